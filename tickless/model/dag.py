@@ -1,0 +1,170 @@
+"""DagSpec: what a DAG file says, as data. Built by `authoring` in a child process; the daemon only ever sees this.
+
+A `DagSpec` that exists is valid: `DagSpec.build` checks names, references and cycles and puts the tasks into a
+topological order, so no later code checks them again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from tickless.errors import UserError
+from tickless.model.state import TriggerRule
+
+DEFAULT_POOL = "default_pool"
+DEFAULT_QUEUE = "default"
+DEFAULT_RETRY_DELAY_SECONDS = 300.0
+DEFAULT_PRIORITY_WEIGHT = 1
+SKIP_EXIT_CODE = 99
+
+MAX_PRIORITY = 2**31 - 1
+_ID_PATTERN = re.compile(r"[A-Za-z0-9_.\-]{1,250}")
+
+
+class TaskKind(StrEnum):
+    """How an attempt of the task is carried out."""
+
+    EMPTY = "empty"  # nothing runs: success as soon as its trigger rule holds
+    PYTHON = "python"  # a callable in the DAG file, called in a runner
+    BASH = "bash"  # a command, exec'ed without any Python
+
+
+class Isolation(StrEnum):
+    """What stands between an attempt and its neighbours."""
+
+    FORK = "fork"  # a process of its own, forked from a zygote that has imported the DAG file
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSpec:
+    """One task as written. `command`, `env`, `cwd` are for bash; `inputs` names whose outputs its order must carry."""
+
+    task_id: str
+    kind: TaskKind
+    upstream: tuple[str, ...] = ()
+    trigger_rule: TriggerRule = TriggerRule.ALL_SUCCESS
+    retries: int = 0
+    retry_delay_seconds: float = DEFAULT_RETRY_DELAY_SECONDS
+    execution_timeout_seconds: float | None = None
+    pool: str = DEFAULT_POOL
+    pool_slots: int = 1
+    priority_weight: int = DEFAULT_PRIORITY_WEIGHT
+    queue: str = DEFAULT_QUEUE
+    isolation: Isolation = Isolation.FORK
+    inputs: tuple[str, ...] = ()
+    """Task ids whose return values this task is given; each is also in `upstream`."""
+    command: str | None = None
+    env: Mapping[str, str] | None = None
+    append_env: bool = False
+    cwd: str | None = None
+    skip_on_exit_code: int | None = SKIP_EXIT_CODE
+    do_xcom_push: bool = True
+    operator: str = ""
+    """Class name as the user wrote it, for people: BashOperator, @task …"""
+    doc: str | None = None
+    lineno: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DagSpec:
+    """One DAG as written; `tasks` is in topological order. Make one with `build`."""
+
+    dag_id: str
+    tasks: tuple[TaskSpec, ...]
+    description: str | None = None
+    tags: tuple[str, ...] = ()
+    max_active_tasks: int | None = None
+    """Per dag run (config key `dag_concurrency`); None = the configured default."""
+    max_active_runs: int | None = None
+    doc: str | None = None
+    lineno: int | None = None
+
+    @staticmethod
+    def build(*, dag_id: str, tasks: Iterable[TaskSpec], **rest: Any) -> DagSpec:
+        """Check and order the tasks.
+
+        Raises UserError for a bad or doubled id, an unknown upstream, or a cycle (named task by task).
+        """
+        check_id("dag_id", dag_id)
+        by_id: dict[str, TaskSpec] = {}
+        for task in tasks:
+            check_id("task_id", task.task_id)
+            if task.task_id in by_id:
+                raise UserError(
+                    f"DAG {dag_id!r} has two tasks with the id {task.task_id!r}",
+                    hint="Give one of them another task_id.",
+                )
+            _check_task(dag_id, task)
+            by_id[task.task_id] = task
+        for task in by_id.values():
+            for upstream in task.upstream:
+                if upstream not in by_id:
+                    raise UserError(f"task {task.task_id!r} of DAG {dag_id!r} waits for {upstream!r}, which is not in it")
+            for source in task.inputs:
+                if source not in task.upstream:
+                    raise UserError(f"task {task.task_id!r} of DAG {dag_id!r} reads {source!r} without waiting for it")
+        return DagSpec(dag_id=dag_id, tasks=tuple(_topological(dag_id, by_id)), **rest)
+
+
+def check_id(what: str, value: object) -> None:
+    """Raise UserError unless value is an identifier that is safe in paths, URLs and logs."""
+    if not isinstance(value, str) or not _ID_PATTERN.fullmatch(value) or value in {".", ".."}:
+        raise UserError(
+            f"{what} {value!r} is not allowed",
+            hint="Use 1 to 250 letters, digits, dashes, dots and underscores.",
+        )
+
+
+def _check_task(dag_id: str, task: TaskSpec) -> None:
+    where = f"task {task.task_id!r} of DAG {dag_id!r}"
+    for name, value, least in (
+        ("retries", task.retries, 0),
+        ("retry_delay", task.retry_delay_seconds, 0),
+        ("pool_slots", task.pool_slots, 1),
+    ):
+        if value < least:
+            raise UserError(f"{where}: {name} is {value}, but must be at least {least}")
+    if task.execution_timeout_seconds is not None and task.execution_timeout_seconds <= 0:
+        raise UserError(f"{where}: execution_timeout is {task.execution_timeout_seconds} s, but must be above 0")
+    if abs(task.priority_weight) > MAX_PRIORITY:
+        raise UserError(f"{where}: priority_weight {task.priority_weight} does not fit in 32 bits")
+    if (task.kind is TaskKind.BASH) != (task.command is not None):
+        raise UserError(f"{where}: a command goes with a bash task, and only with one")
+
+
+def _topological(dag_id: str, by_id: Mapping[str, TaskSpec]) -> list[TaskSpec]:
+    """Kahn's algorithm; ties keep the order in which the tasks were written."""
+    missing = {task_id: len(set(task.upstream)) for task_id, task in by_id.items()}
+    downstream: dict[str, list[str]] = {task_id: [] for task_id in by_id}
+    for task in by_id.values():
+        for upstream in set(task.upstream):
+            downstream[upstream].append(task.task_id)
+    ready = [task_id for task_id, count in missing.items() if count == 0]
+    order: list[TaskSpec] = []
+    for task_id in ready:  # grows while it is walked
+        order.append(by_id[task_id])
+        for below in downstream[task_id]:
+            missing[below] -= 1
+            if missing[below] == 0:
+                ready.append(below)
+    if len(order) < len(by_id):
+        raise UserError(
+            f"DAG {dag_id!r} has a cycle: {' -> '.join(_find_cycle(by_id, missing))}",
+            hint="Remove one of these dependencies.",
+        )
+    return order
+
+
+def _find_cycle(by_id: Mapping[str, TaskSpec], missing: Mapping[str, int]) -> list[str]:
+    """One cycle, in the order of execution, among the tasks that the topological order could not reach."""
+    left = {task_id for task_id, count in missing.items() if count > 0}
+    trail: list[str] = []
+    at = next(task_id for task_id in by_id if task_id in left)
+    while at not in trail:
+        trail.append(at)
+        at = next(upstream for upstream in by_id[at].upstream if upstream in left)
+    return [at, *reversed(trail[trail.index(at) + 1 :]), at]

@@ -1,0 +1,151 @@
+"""Row images: what the engine knows of each row, whole. The engine writes images, the store applies them in one
+statement, and `Engine.restore` reads the same images back; so "RAM is a cache of the rows" can be tested by equality.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from tickless.model.id import AttemptId, RunKey, TaskId, TaskKey, VersionKey
+from tickless.model.state import AttemptState, EndReason, RunState, TaskState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionRow:
+    """`dag_version`, and the current version in `dag`. Immutable once written."""
+
+    key: VersionKey
+    dag_id: str
+    number: int
+    """1, 2, 3 … within the DAG, for people."""
+    spec: str
+    """DagSpec as JSON."""
+    hash: str
+    """Content hash of the spec and of the files in its import closure."""
+    bundle: str
+    file: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRow:
+    """`dag_run`."""
+
+    key: RunKey
+    dag_id: str
+    run_id: str
+    version: VersionKey
+    state: RunState
+    run_type: str
+    conf: str
+    logical_date: datetime | None
+    queued_at: datetime
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    created_upto: int = 0
+    """How many of the version's tasks have their instance rows: the cursor of a creation in bounded steps."""
+    cancel_requested_at: datetime | None = None
+    frozen: str | None = None
+    """Not None: an internal error stopped scheduling of this run; the text names the quarantine entry."""
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceRow:
+    """`task_instance`. `attempt_id` is that of the latest attempt, 0 = none yet."""
+
+    run: RunKey
+    task_id: TaskId
+    map_index: int
+    state: TaskState
+    try_number: int = 0
+    attempt_id: AttemptId = AttemptId(0)
+    lost_count: int = 0
+    """Attempts of the present try that were lost."""
+    scheduled_at: datetime | None = None
+    queued_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    due_at: datetime | None = None
+    """up_for_retry: when the next try may start."""
+    reason: str | None = None
+    """EndReason of the latest attempt, or a sentence (skipped by a cancel …)."""
+
+    @property
+    def key(self) -> TaskKey:
+        return TaskKey(self.run, self.task_id, self.map_index)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptRow:
+    """`task_attempt`: the record of one process."""
+
+    attempt_id: AttemptId
+    run: RunKey
+    task_id: TaskId
+    map_index: int
+    try_number: int
+    state: AttemptState
+    executor: str
+    queue: str
+    pool: str
+    pool_slots: int
+    queued_at: datetime
+    log_path: str
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    timeout_seconds: float | None = None
+    stop_requested_at: datetime | None = None
+    stop_reason: EndReason | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    reason: EndReason | None = None
+    error: str | None = None
+    pid: int | None = None
+    host: str | None = None
+
+    @property
+    def key(self) -> TaskKey:
+        return TaskKey(self.run, self.task_id, self.map_index)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class XComRow:
+    """`xcom`: one value that a task hands on. `value` is JSON text."""
+
+    run: RunKey
+    task_id: TaskId
+    map_index: int
+    key: str
+    value: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolRow:
+    """`slot_pool`."""
+
+    name: str
+    slots: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestDone:
+    """A row of a request table is dealt with: set its outcome. `error` None = done; `run` for a trigger request."""
+
+    table: str
+    """trigger_request or command."""
+    id: int
+    run: RunKey | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceTally:
+    """Finished instances of one task of a live run, counted (they are not loaded)."""
+
+    run: RunKey
+    task_id: TaskId
+    state: TaskState
+    count: int
