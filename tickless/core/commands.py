@@ -1,0 +1,61 @@
+"""What may be asked for, in the imperative. A command that cannot be obeyed raises UserError and changes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from tickless.model.id import RunKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartRun:
+    """Make a dag run of the current version. The reply is a `RunStarted`.
+
+    With an `idempotency_key` that a live run already has, that run is the reply; the caller looks up finished ones.
+    """
+
+    dag_id: str
+    run_id: str | None = None
+    """None = `manual__<now>`, made unique."""
+    conf: str = "{}"
+    logical_date: datetime | None = None
+    run_type: str = "manual"
+    idempotency_key: str | None = None
+    request_id: int | None = None
+    """The row of `trigger_request` that this comes from; it is marked done in the same commit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelRun:
+    """Stop what runs of it, skip the rest, end it as failed."""
+
+    run: RunKey
+    request_id: int | None = None
+    """The row of `command` that this comes from."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetPool:
+    """Create a pool or change its size; a smaller size drains, it kills nothing."""
+
+    name: str
+    slots: int
+    request_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopAdmitting:
+    """The daemon is about to exit: admit nothing more. What runs goes on."""
+
+
+Command = StartRun | CancelRun | SetPool | StopAdmitting
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStarted:
+    """Reply to StartRun."""
+
+    run: RunKey
+    run_id: str
+    is_new: bool

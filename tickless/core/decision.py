@@ -1,0 +1,100 @@
+"""What a step decides: row images to commit, effects to release after that commit, and when to wake up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from tickless.core.commands import RunStarted
+from tickless.model.id import AttemptId, TaskKey
+from tickless.model.order import StopOrder
+from tickless.model.row import (
+    AttemptRow,
+    InstanceRow,
+    PoolRow,
+    RequestDone,
+    RunRow,
+    VersionRow,
+    XComRow,
+)
+from tickless.model.state import RunState, TaskState
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One row image with its guard.
+
+    `expected` None = the row must not exist yet (insert); else the values its guarded columns must have now:
+    runs: (state,) · instances: (state, attempt_id) · attempts: (state,). A flush in which a guard does not hold
+    rolls back whole and raises Conflict. XComs, pools, versions and request rows have no guard (upserts by key).
+    """
+
+    row: RunRow | InstanceRow | AttemptRow | XComRow | PoolRow | VersionRow | RequestDone
+    expected: tuple[object, ...] | None = None
+    is_insert: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """Effect: send the order of this committed, queued attempt. The shell builds the order from rows."""
+
+    attempt_id: AttemptId
+    key: TaskKey
+    executor: str
+    try_number: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopAttempt:
+    """Effect: ask the executor to end this attempt."""
+
+    executor: str
+    stop: StopOrder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AckReport:
+    """Effect: the attempt's end is committed (or known to be stale); its sender may forget it."""
+
+    attempt_id: AttemptId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptEnded:
+    """Effect: the canonical line of a finished attempt, for the log and the metrics."""
+
+    attempt: AttemptRow
+    dag_id: str
+    run_id: str
+    task_state: TaskState
+    due_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunChanged:
+    """Effect: a run was made, started or ended; for the log and for whoever waits for it."""
+
+    run: int
+    dag_id: str
+    run_id: str
+    state: RunState
+    seconds: float | None
+
+
+Effect = Launch | StopAttempt | AckReport | AttemptEnded | RunChanged
+
+
+@dataclass(slots=True)
+class Decision:
+    """The outcome of one step. Effects leave only after the COMMIT of `writes`, in order."""
+
+    writes: list[Write] = field(default_factory=list)
+    effects: list[Effect] = field(default_factory=list)
+    wake_at: datetime | None = None
+    """When the earliest timer is due; None = never."""
+    more: bool = False
+    """Work is left over: step with WorkContinued when others have had their turn."""
+    reply: RunStarted | None = None
+    stale: int = 0
+    """Late or duplicate inputs that were ignored."""
+

@@ -1,0 +1,108 @@
+"""The store port: commits what the engine decided, reads it back, and fences old leaders. It decides nothing.
+
+The contract, checked for Postgres and for the in-memory fake by tests/contract/test_store.py:
+
+- `flush` is all or nothing. It raises Conflict when the epoch is not ours any more or a guard does not hold,
+  Unstorable when Postgres refuses the data, Unavailable when the outcome is unknown (the connection broke).
+  After Conflict or Unavailable the caller drops its RAM and calls `take_epoch` and `load`.
+- `take_epoch` waits for a flush of an older epoch that is still in flight; when it returns, no older flush can commit.
+- `load` reads one consistent snapshot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from tickless.core.decision import Write
+from tickless.model.id import AttemptId, Epoch, RunKey
+from tickless.model.row import AttemptRow, InstanceRow, InstanceTally, PoolRow, RunRow, VersionRow
+
+
+@dataclass(slots=True, kw_only=True)
+class Snapshot:
+    """Everything that a leader needs to go on: unfinished runs and what belongs to them."""
+
+    versions: list[VersionRow] = field(default_factory=list)
+    """The current version of each DAG, and every version that an unfinished run is pinned to."""
+    current: dict[str, int] = field(default_factory=dict)
+    """dag_id -> key of its current version; DAGs that have vanished are not in it."""
+    runs: list[RunRow] = field(default_factory=list)
+    """Unfinished runs, oldest first."""
+    instances: list[InstanceRow] = field(default_factory=list)
+    """Unfinished instances of those runs."""
+    tallies: list[InstanceTally] = field(default_factory=list)
+    """Finished instances of those runs, counted per task and state."""
+    attempts: list[AttemptRow] = field(default_factory=list)
+    """Live attempts (queued or running), also those of a run that is finished already."""
+    pools: list[PoolRow] = field(default_factory=list)
+    last_run: RunKey = RunKey(0)
+    """The highest run key ever committed."""
+    last_version: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TriggerRequest:
+    """An open row of `trigger_request`, written by somebody's transaction."""
+
+    id: int
+    dag_id: str
+    run_id: str | None
+    conf: str
+    logical_date: datetime | None
+    idempotency_key: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportProblem:
+    """A DAG file that could not be parsed; `error` None clears it."""
+
+    folder: str
+    file: str
+    error: str | None
+    traceback: str | None = None
+    line: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuarantinedEvent:
+    """An event that raised inside the engine, kept with all that is needed to debug it."""
+
+    run: RunKey | None
+    attempt_id: AttemptId | None
+    kind: str
+    event: str
+    traceback: str
+    at: datetime
+
+
+class Store(Protocol):
+    """See the module's docstring."""
+
+    async def take_epoch(self, owner: str) -> Epoch:
+        """Become the leader under a new, higher epoch; `owner` is host:pid, for people."""
+        ...
+
+    async def load(self) -> Snapshot: ...
+
+    async def flush(self, epoch: Epoch, writes: Sequence[Write]) -> None:
+        """Commit the writes in one statement, coalesced to one write per row."""
+        ...
+
+    async def quarantine(self, epoch: Epoch, event: QuarantinedEvent) -> int:
+        """Keep an event that raised, freeze its run (`frozen` = a text naming the entry); returns the entry's id."""
+        ...
+
+    async def outputs(self, run: RunKey, task_ids: Sequence[str]) -> dict[str, str]:
+        """JSON text of the return values (xcom key `return_value`, not mapped) of these tasks, where there is one."""
+        ...
+
+    async def open_requests(self) -> list[TriggerRequest]:
+        """Trigger requests that are not dealt with, oldest first, at most 500."""
+        ...
+
+    async def set_import_problems(self, epoch: Epoch, problems: Sequence[ImportProblem]) -> None:
+        """Record or clear import errors of DAG files."""
+        ...
