@@ -10,6 +10,7 @@ from tickless.model.id import AttemptId, TaskKey
 from tickless.model.order import StopOrder
 from tickless.model.row import (
     AttemptRow,
+    DagVanishedRow,
     InstanceRow,
     PoolRow,
     RequestDone,
@@ -29,7 +30,7 @@ class Write:
     rolls back whole and raises Conflict. XComs, pools, versions and request rows have no guard (upserts by key).
     """
 
-    row: RunRow | InstanceRow | AttemptRow | XComRow | PoolRow | VersionRow | RequestDone
+    row: RunRow | InstanceRow | AttemptRow | XComRow | PoolRow | VersionRow | DagVanishedRow | RequestDone
     expected: tuple[object, ...] | None = None
     is_insert: bool = False
 

@@ -29,6 +29,14 @@ class VersionRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DagVanishedRow:
+    """`dag` has no current version any more: no file defines it. The next VersionRow of the DAG brings it back."""
+
+    dag_id: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunRow:
     """`dag_run`."""
 

@@ -12,35 +12,13 @@ The contract, checked for Postgres and for the in-memory fake by tests/contract/
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
 from tickless.core.decision import Write
+from tickless.core.snapshot import Snapshot as Snapshot
 from tickless.model.id import AttemptId, Epoch, RunKey
-from tickless.model.row import AttemptRow, InstanceRow, InstanceTally, PoolRow, RunRow, VersionRow
-
-
-@dataclass(slots=True, kw_only=True)
-class Snapshot:
-    """Everything that a leader needs to go on: unfinished runs and what belongs to them."""
-
-    versions: list[VersionRow] = field(default_factory=list)
-    """The current version of each DAG, and every version that an unfinished run is pinned to."""
-    current: dict[str, int] = field(default_factory=dict)
-    """dag_id -> key of its current version; DAGs that have vanished are not in it."""
-    runs: list[RunRow] = field(default_factory=list)
-    """Unfinished runs, oldest first."""
-    instances: list[InstanceRow] = field(default_factory=list)
-    """Unfinished instances of those runs."""
-    tallies: list[InstanceTally] = field(default_factory=list)
-    """Finished instances of those runs, counted per task and state."""
-    attempts: list[AttemptRow] = field(default_factory=list)
-    """Live attempts (queued or running), also those of a run that is finished already."""
-    pools: list[PoolRow] = field(default_factory=list)
-    last_run: RunKey = RunKey(0)
-    """The highest run key ever committed."""
-    last_version: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
