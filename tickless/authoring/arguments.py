@@ -1,0 +1,185 @@
+"""The arguments that every task takes, and the checks that turn what was written into what a TaskSpec holds.
+
+Airflow's names and defaults. An argument of Airflow that this release does not have is accepted when its value asks
+for nothing (`depends_on_past=False`), and refused by name otherwise: nothing that was asked for is silently dropped.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import math
+from collections.abc import Callable, Collection, Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from tickless.authoring.place import DagError
+from tickless.model.state import TriggerRule
+
+if TYPE_CHECKING:
+    from tickless.authoring.dag import DAG
+
+WEIGHT_RULES = ("downstream", "upstream", "absolute")
+_LONGEST_SECONDS = 10 * 365 * 86400.0
+"""Longer delays are typing errors, and would not fit into the arithmetic of instants."""
+
+
+class TaskArguments(TypedDict, total=False):
+    """What `@task(...)`, `.override(...)`, every operator and `default_args` take."""
+
+    retries: int
+    """Further tries after a failure; default 0."""
+    retry_delay: float | timedelta
+    """Seconds or a timedelta; default 300 s."""
+    execution_timeout: float | timedelta | None
+    trigger_rule: TriggerRule | str
+    pool: str
+    pool_slots: int
+    priority_weight: int
+    weight_rule: str
+    """downstream (default: own weight + that of all tasks below) | upstream | absolute."""
+    queue: str
+    do_xcom_push: bool
+    doc_md: str | None
+    dag: DAG
+    """The DAG that the task belongs to; default: the one whose `with` block or `@dag` function we are in."""
+
+
+def text(name: str, value: object) -> str:
+    """A string that can cross JSON and be stored in Postgres."""
+    if not isinstance(value, str):
+        raise DagError(f"{name} is {_show(value)}, but must be a string")
+    if "\x00" in value or any("\ud800" <= char <= "\udfff" for char in value):
+        raise DagError(f"{name} holds a character that cannot be stored (NUL or half of a surrogate pair)")
+    return value
+
+
+def optional_text(name: str, value: object) -> str | None:
+    return None if value is None else text(name, value)
+
+
+def document(name: str, value: object) -> str | None:
+    """A text for people, without the indentation of the source code around it."""
+    return None if value is None else inspect.cleandoc(text(name, value))
+
+
+def whole(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise DagError(f"{name} is {_show(value)}, but must be a whole number")
+    return value
+
+
+def flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise DagError(f"{name} is {_show(value)}, but must be True or False")
+    return value
+
+
+def seconds(name: str, value: object) -> float:
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise DagError(f"{name} is {_show(value)}, but must be a number of seconds or a timedelta")
+    if abs(value) > _LONGEST_SECONDS:
+        raise DagError(f"{name} is {value:g} s, more than ten years")
+    return float(value)
+
+
+def optional_seconds(name: str, value: object) -> float | None:
+    return None if value is None else seconds(name, value)
+
+
+def trigger_rule(name: str, value: object) -> TriggerRule:
+    return TriggerRule(one_of(name, value, [rule.value for rule in TriggerRule]))
+
+
+def weight_rule(name: str, value: object) -> str:
+    return one_of(name, value, WEIGHT_RULES)
+
+
+def one_of(name: str, value: object, allowed: Collection[str]) -> str:
+    """A word from a list; the error offers the nearest one."""
+    if not isinstance(value, str) or value not in allowed:
+        hint = _nearest(str(value), allowed) or f"Use one of: {', '.join(allowed)}."
+        raise DagError(f"{name} is {_show(value)}, which does not exist.", hint=hint)
+    return str(value)
+
+
+_CHECKS: Mapping[str, tuple[str, Callable[[str, object], Any]]] = {
+    "retries": ("retries", whole),
+    "retry_delay": ("retry_delay_seconds", seconds),
+    "execution_timeout": ("execution_timeout_seconds", optional_seconds),
+    "trigger_rule": ("trigger_rule", trigger_rule),
+    "pool": ("pool", text),
+    "pool_slots": ("pool_slots", whole),
+    "priority_weight": ("priority_weight", whole),
+    "weight_rule": ("weight_rule", weight_rule),
+    "queue": ("queue", text),
+    "do_xcom_push": ("do_xcom_push", flag),
+    "doc_md": ("doc", document),
+}
+"""Argument -> its field in the TaskSpec (weight_rule aside) and its check."""
+
+_ABSENT_TASK_ARGUMENTS: Mapping[str, object] = {
+    "depends_on_past": False, "ignore_first_depends_on_past": True, "wait_for_downstream": False,
+    "wait_for_past_depends_before_skipping": False, "retry_exponential_backoff": False, "max_retry_delay": None,
+    "retry_policy": None, "start_date": None, "end_date": None, "params": None, "sla": None,
+    "email": None, "email_on_failure": False, "email_on_retry": False, "run_as_user": None, "resources": None,
+    "on_execute_callback": None, "on_failure_callback": None, "on_success_callback": None,
+    "on_retry_callback": None, "on_skipped_callback": None, "pre_execute": None, "post_execute": None,
+    "map_index_template": None, "max_active_tis_per_dag": None, "max_active_tis_per_dagrun": None,
+    "executor": None, "executor_config": None, "multiple_outputs": False, "inlets": None, "outlets": None,
+    "task_group": None, "templates_dict": None, "output_processor": None, "show_return_value_in_logs": True,
+    "allow_nested_operators": True, "render_template_as_native_obj": None,
+}  # fmt: skip
+ABSENT_DAG_ARGUMENTS: Mapping[str, object] = {
+    "end_date": None, "max_consecutive_failed_dag_runs": 0, "dagrun_timeout": None, "deadline": None,
+    "params": None, "owner_links": None, "access_control": None, "template_searchpath": None,
+    "user_defined_macros": None, "user_defined_filters": None, "jinja_environment_kwargs": None,
+    "render_template_as_native_obj": False, "on_success_callback": None, "on_failure_callback": None,
+    "fail_fast": False, "auto_register": True, "is_paused_upon_creation": None, "dag_display_name": None,
+    "sla_miss_callback": None,
+}  # fmt: skip
+"""Airflow's arguments that this release does not have, with the value that asks for nothing."""
+
+_IGNORED = frozenset({"owner", "task_display_name", "doc", "doc_json", "doc_yaml", "doc_rst", "logger_name"})
+"""Airflow's labels: they change nothing about what runs or when."""
+
+
+def check_task_arguments(what: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Task arguments as written -> fields of a TaskSpec, plus `weight_rule`. `dag` is the caller's to take out."""
+    fields: dict[str, Any] = {}
+    for name, value in given.items():
+        if name in _CHECKS:
+            field, check = _CHECKS[name]
+            fields[field] = check(f"{name} of {what}", value)
+        else:
+            refuse_unknown(what, name, value, _CHECKS, _ABSENT_TASK_ARGUMENTS)
+    return fields
+
+
+def refuse_unknown(what: str, name: str, value: object, known: Collection[str], absent: Mapping[str, object]) -> None:
+    """Raise for an argument that we do not have, unless it is one of Airflow's and asks for nothing."""
+    if name in _IGNORED:
+        return
+    if name in absent:
+        if value is None or value == absent[name] or (not value and not absent[name]):
+            return
+        raise DagError(
+            f"{what} is given {name}={value!r}, which this release of tickless does not support.",
+            hint="Remove the argument, or wait for a later release.",
+        )
+    raise DagError(
+        f"{what} has no argument {name!r}.",
+        hint=_nearest(name, [*known]) or f"It takes: {', '.join(sorted(known))}.",
+    )
+
+
+def _nearest(word: str, allowed: Collection[str]) -> str | None:
+    near = difflib.get_close_matches(word, allowed, n=1)
+    return f"Did you mean {near[0]!r}?" if near else None
+
+
+def _show(value: object) -> str:
+    shown = repr(value)
+    return f"{shown if len(shown) <= 80 else shown[:77] + '...'} ({type(value).__name__})"

@@ -1,0 +1,202 @@
+"""DAG: `with DAG("id"):` and the `@dag` factory. Collects its tasks; `to_spec` turns it into data."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ParamSpec, TypedDict, Unpack, overload
+
+from tickless.authoring import registry
+from tickless.authoring.arguments import (
+    ABSENT_DAG_ARGUMENTS,
+    TaskArguments,
+    check_task_arguments,
+    document,
+    flag,
+    optional_text,
+    refuse_unknown,
+    text,
+    whole,
+)
+from tickless.authoring.place import DagError, Place, caller, importing_file
+from tickless.authoring.weight import with_effective_weights
+from tickless.errors import UserError
+from tickless.model.dag import DagSpec, check_id
+
+if TYPE_CHECKING:
+    from tickless.authoring.operators import Operator
+
+P = ParamSpec("P")
+
+
+class DagArguments(TypedDict, total=False):
+    """What `DAG(...)` and `@dag(...)` take beside the id."""
+
+    description: str | None
+    schedule: None
+    """Only None in this release: runs are started by hand, by SQL or through the API."""
+    start_date: datetime | None
+    """Accepted, without effect until schedules come."""
+    catchup: bool
+    """Accepted, without effect until schedules come."""
+    tags: Iterable[str] | None
+    max_active_tasks: int | None
+    """Queued and running tasks of one run; default: the installation's `dag_concurrency`."""
+    max_active_runs: int | None
+    """Runs at once; default: the installation's `max_active_runs_per_dag`."""
+    default_args: TaskArguments | Mapping[str, Any] | None
+    """Task arguments for every task that does not say otherwise."""
+    doc_md: str | None
+
+
+class DAG:
+    """A DAG being written. It registers itself when it is made; `file` is the file it belongs to."""
+
+    def __init__(self, dag_id: str, *, _place: Place | None = None, **args: Unpack[DagArguments]) -> None:
+        self.place = _place or caller()
+        self.file = importing_file()
+        try:
+            check_id("dag_id", dag_id)
+        except UserError as error:
+            raise DagError(error.message, hint=error.hint) from None
+        self.dag_id = dag_id
+        self.fields = _check_arguments(dag_id, args)
+        self.default_fields: dict[str, Any] = self.fields.pop("default_fields")
+        self.tasks: dict[str, Operator] = {}
+        registry.register(self)
+
+    def add(self, task: Operator) -> None:
+        """Called by each new operator."""
+        if task.task_id in self.tasks:
+            raise DagError(
+                f"DAG {self.dag_id!r} has two tasks with the id {task.task_id!r}; "
+                f"the first is made at {self.tasks[task.task_id].place}.",
+                hint="Give one of them another task_id.",
+            )
+        self.tasks[task.task_id] = task
+
+    def to_spec(self) -> DagSpec:
+        """The DAG as data: checked, ordered, with effective priority weights."""
+        try:
+            specs = []
+            for task in self.tasks.values():
+                specs.append(task.to_spec())
+            spec = DagSpec.build(
+                dag_id=self.dag_id,
+                tasks=specs,
+                lineno=self.place.line if self.place.file == self.file else None,
+                **self.fields,
+            )
+        except DagError:
+            raise
+        except UserError as error:
+            raise DagError(error.message, hint=error.hint, place=self._place_of(error.message)) from None
+        return with_effective_weights(spec, {task_id: task.weight_rule for task_id, task in self.tasks.items()})
+
+    def _place_of(self, message: str) -> Place:
+        """The line of the task that the message starts with; else that of the DAG."""
+        for task in self.tasks.values():
+            if message.startswith(f"task {task.task_id!r} of DAG"):
+                return task.place
+        return self.place
+
+    def __enter__(self) -> DAG:
+        if _open:
+            raise DagError(
+                f"DAG {self.dag_id!r} is opened inside DAG {_open[-1].dag_id!r}: DAGs do not nest.",
+                hint="Call the @dag function, or open the `with` block, at the top level of the file.",
+            )
+        _open.append(self)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        _open.remove(self)
+
+    def __repr__(self) -> str:
+        return f"<DAG {self.dag_id!r}>"
+
+
+_open: list[DAG] = []
+
+
+def current_dag() -> DAG | None:
+    """The DAG whose `with` block or `@dag` function is being executed."""
+    return _open[-1] if _open else None
+
+
+@overload
+def dag(function: Callable[P, Any], /) -> Callable[P, DAG]: ...
+@overload
+def dag(dag_id: str = "", /, **args: Unpack[DagArguments]) -> Callable[[Callable[P, Any]], Callable[P, DAG]]: ...
+@overload
+def dag(*, dag_id: str, **args: Unpack[DagArguments]) -> Callable[[Callable[P, Any]], Callable[P, DAG]]: ...
+def dag(*positional: Any, **args: Any) -> Any:
+    """Make a function into a factory of a DAG: the tasks made while it runs belong to the DAG.
+
+    The id is `dag_id` or the function's name; its docstring is the default `doc_md`. The factory must be called.
+    """
+    if len(positional) == 1 and callable(positional[0]) and not args:
+        return _factory(positional[0], None, {})
+    if len(positional) > 1 or (positional and not isinstance(positional[0], str)):
+        raise DagError("@dag takes at most one positional argument, the dag_id.")
+    dag_id = args.pop("dag_id", None) or (positional[0] if positional else None)
+    return lambda function: _factory(function, dag_id, args)
+
+
+def _factory(function: Callable[P, Any], dag_id: str | None, args: dict[str, Any]) -> Callable[P, DAG]:
+    code = function.__code__
+    place = Place(code.co_filename, code.co_firstlineno)
+    unused = registry.Factory(function.__name__, place)
+    registry.factories.append(unused)
+
+    @functools.wraps(function)
+    def make(*call_args: P.args, **call_kwargs: P.kwargs) -> DAG:
+        unused.is_called = True
+        given: Any = {"doc_md": function.__doc__, **args}
+        with DAG(dag_id or function.__name__, _place=place, **given) as made:
+            function(*call_args, **call_kwargs)
+        return made
+
+    return make
+
+
+def _check_arguments(dag_id: str, args: DagArguments) -> dict[str, Any]:
+    """DAG arguments as written -> fields of a DagSpec, plus `default_fields`."""
+    of = f"DAG {dag_id!r}"
+    for name, value in args.items():
+        if name not in DagArguments.__annotations__:
+            refuse_unknown(of, name, value, ["dag_id", *DagArguments.__annotations__], ABSENT_DAG_ARGUMENTS)
+    if args.get("schedule") is not None:
+        raise DagError(
+            f"{of} has schedule={args['schedule']!r}, but schedules come in a later release of tickless.",
+            hint="Remove it (or say schedule=None) and start runs with `tickless run start`, SQL or the API.",
+        )
+    start = args.get("start_date")
+    if start is not None and not isinstance(start, datetime):
+        raise DagError(f"start_date of {of} is {start!r}, but must be a datetime.")
+    flag(f"catchup of {of}", args.get("catchup", False))
+    tags = args.get("tags") or ()
+    if isinstance(tags, str):
+        raise DagError(f"tags of {of} is the string {tags!r}, but must be a list of strings.")
+    defaults = dict(args.get("default_args") or {})
+    if "dag" in defaults:
+        raise DagError(f"default_args of {of} has no argument 'dag'.")
+    return {
+        "description": optional_text(f"description of {of}", args.get("description")),
+        "tags": tuple(dict.fromkeys(text(f"a tag of {of}", tag) for tag in tags)),
+        "max_active_tasks": _limit(f"max_active_tasks of {of}", args.get("max_active_tasks")),
+        "max_active_runs": _limit(f"max_active_runs of {of}", args.get("max_active_runs")),
+        "doc": document(f"doc_md of {of}", args.get("doc_md")),
+        "default_fields": check_task_arguments(f"default_args of {of}", defaults),
+    }
+
+
+def _limit(name: str, value: object) -> int | None:
+    if value is None:
+        return None
+    limit = whole(name, value)
+    if limit < 1:
+        raise DagError(f"{name} is {limit}, but must be at least 1.")
+    return limit

@@ -1,0 +1,118 @@
+"""`@task`: a function becomes a task each time it is called inside a DAG; the call returns an XComArg."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from typing import Any, Generic, NoReturn, ParamSpec, TypeVar, Unpack, overload
+
+from tickless.authoring.arguments import TaskArguments, check_task_arguments
+from tickless.authoring.dag import DAG, current_dag
+from tickless.authoring.operators import PythonOperator
+from tickless.authoring.place import DagError
+from tickless.authoring.xcom import XComArg
+
+P = ParamSpec("P")
+R = TypeVar("R")
+_SUFFIX = re.compile(r"__\d+\Z")
+
+
+class Task(Generic[P, R]):
+    """A function under `@task`. `function` is the function itself, for tests and for calls inside other functions."""
+
+    is_task_factory = True
+
+    def __init__(self, function: Callable[P, R], task_id: str | None, args: TaskArguments) -> None:
+        self.function = function
+        self.task_id = task_id or function.__name__
+        self.args = args
+        functools.update_wrapper(self, function)
+        given: dict[str, Any] = {**args}
+        given.pop("dag", None)
+        check_task_arguments(f"@task {self.task_id!r}", given)  # at the decorator's line, not at the first call's
+
+    def __call__(self, *args: Any, **kwargs: Any) -> XComArg:
+        """Add a task to the DAG; arguments may hold other tasks' results. A second call gets the id `name__1`."""
+        dag = self.args.get("dag") or current_dag()
+        if dag is None:
+            raise DagError(
+                f"the @task function {self.function.__name__!r} is called outside of any DAG.",
+                hint="Call it inside a function with @dag or inside `with DAG(...):`. "
+                f"To run it as a plain function, call {self.function.__name__}.function(...).",
+            )
+        given: Any = {"doc_md": self.function.__doc__, **self.args}
+        return PythonOperator(
+            task_id=_free_id(dag, self.task_id),
+            python_callable=self.function,
+            op_args=args,
+            op_kwargs=kwargs,
+            _name="@task",
+            **given,
+        ).output
+
+    def override(self, *, task_id: str | None = None, **args: Unpack[TaskArguments]) -> Task[P, R]:
+        """The same function with some arguments changed: `add.override(task_id="sum", retries=3)(1, 2)`."""
+        merged: Any = {**self.args, **args}
+        return Task(self.function, task_id or self.task_id, merged)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name in {"expand", "expand_kwargs", "partial", "map"}:
+            raise DagError(f"@task {self.task_id!r} is mapped with .{name}(), which comes in a later release.")
+        if name == "output":
+            raise DagError(f"the @task function {self.task_id!r} has no output before it is called.")
+        raise AttributeError(name)
+
+    def __rshift__(self, other: Any) -> NoReturn:
+        self._refuse()
+
+    __lshift__ = __rrshift__ = __rlshift__ = __rshift__
+
+    def _refuse(self) -> NoReturn:
+        raise DagError(
+            f"{self!r} is used as a task, but was not called.", hint=f"Write {self.function.__name__}() instead."
+        )
+
+    def __repr__(self) -> str:
+        return f"<@task function {self.function.__name__!r}>"
+
+
+class TaskDecorator:
+    """`@task` and `@task(retries=3)`; `@task.python` is the same. Other kinds of Airflow come later."""
+
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
+    @overload
+    def __call__(
+        self, /, *, task_id: str | None = None, **args: Unpack[TaskArguments]
+    ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+    def __call__(self, *positional: Any, task_id: str | None = None, **args: Any) -> Any:
+        given: Any = args
+        if positional:
+            if len(positional) > 1 or not callable(positional[0]) or args or task_id:
+                raise DagError("@task takes keyword arguments only.", hint="Write @task(task_id=..., retries=...).")
+            return Task(positional[0], None, {})
+        return lambda function: Task(function, task_id, given)
+
+    @property
+    def python(self) -> TaskDecorator:
+        return self
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise DagError(f"@task.{name} does not exist in this release of tickless.", hint="Use @task or an operator.")
+
+
+task = TaskDecorator()
+
+
+def _free_id(dag: DAG, task_id: str) -> str:
+    """The id, or with a number (`__1`, `__2` …) when the DAG has it already."""
+    if task_id not in dag.tasks:
+        return task_id
+    stem = _SUFFIX.sub("", task_id)
+    number = 1
+    while f"{stem}__{number}" in dag.tasks:
+        number += 1
+    return f"{stem}__{number}"
