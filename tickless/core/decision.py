@@ -98,4 +98,3 @@ class Decision:
     reply: RunStarted | None = None
     stale: int = 0
     """Late or duplicate inputs that were ignored."""
-

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tickless.model.dag import DagSpec
-from tickless.model.id import RunKey
 from tickless.model.limit import Limits, Routing
 from tickless.model.report import Finished, Lost, Started
 
@@ -46,12 +45,4 @@ class WorkContinued:
     """The next bounded slice of work that an earlier step left over (`Decision.more`)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EventRaised:
-    """An earlier event of this run raised inside the engine and is quarantined: freeze the run."""
-
-    run: RunKey
-    why: str
-
-
-Event = DagParsed | DagVanished | LimitsChanged | TimePassed | WorkContinued | EventRaised | Started | Finished | Lost
+Event = DagParsed | DagVanished | LimitsChanged | TimePassed | WorkContinued | Started | Finished | Lost

@@ -16,6 +16,8 @@ class Snapshot:
     """The current version of each DAG, and every version that an unfinished run is pinned to."""
     current: dict[str, int] = field(default_factory=dict)
     """dag_id -> key of its current version; DAGs that have vanished are not in it."""
+    last_numbers: dict[str, int] = field(default_factory=dict)
+    """dag_id -> the highest version number ever given to it, also of DAGs that have vanished."""
     runs: list[RunRow] = field(default_factory=list)
     """Unfinished runs, oldest first."""
     instances: list[InstanceRow] = field(default_factory=list)

@@ -103,7 +103,9 @@ class DagSpec:
         for task in by_id.values():
             for upstream in task.upstream:
                 if upstream not in by_id:
-                    raise UserError(f"task {task.task_id!r} of DAG {dag_id!r} waits for {upstream!r}, which is not in it")
+                    raise UserError(
+                        f"task {task.task_id!r} of DAG {dag_id!r} waits for {upstream!r}, which is not in it"
+                    )
             for source in task.inputs:
                 if source not in task.upstream:
                     raise UserError(f"task {task.task_id!r} of DAG {dag_id!r} reads {source!r} without waiting for it")

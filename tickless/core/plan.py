@@ -1,0 +1,49 @@
+"""A DagSpec compiled for deciding: tasks by index, with their neighbours as indices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tickless.model.dag import DagSpec, TaskSpec
+from tickless.model.row import VersionRow
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TaskPlan:
+    """One task of one version. `index` is its place in the topological order."""
+
+    index: int
+    spec: TaskSpec
+    upstream: tuple[int, ...]
+    downstream: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DagPlan:
+    """One version of a DAG; shared by all its runs."""
+
+    version: VersionRow
+    spec: DagSpec
+    tasks: tuple[TaskPlan, ...]
+    index_of: dict[str, int]
+    leaves: tuple[int, ...]
+    """Tasks without downstream: they decide the end state of a run."""
+
+
+def compile_plan(version: VersionRow, spec: DagSpec) -> DagPlan:
+    """Compile a valid spec (its tasks are in topological order)."""
+    index_of = {task.task_id: index for index, task in enumerate(spec.tasks)}
+    upstream = [tuple(sorted({index_of[name] for name in task.upstream})) for task in spec.tasks]
+    downstream: list[list[int]] = [[] for _ in spec.tasks]
+    for index, above in enumerate(upstream):
+        for each in above:
+            downstream[each].append(index)
+    return DagPlan(
+        version=version,
+        spec=spec,
+        tasks=tuple(
+            TaskPlan(index, task, upstream[index], tuple(downstream[index])) for index, task in enumerate(spec.tasks)
+        ),
+        index_of=index_of,
+        leaves=tuple(index for index in range(len(spec.tasks)) if not downstream[index]),
+    )

@@ -1,0 +1,252 @@
+"""What the engine keeps in RAM of unfinished runs: mutable twins of the row images, with what is derived from them."""
+
+from __future__ import annotations
+
+from collections import deque
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from tickless.core.plan import DagPlan, TaskPlan
+from tickless.core.readiness import UpstreamCounts
+from tickless.model.id import UNMAPPED, AttemptId, RunKey, TaskId, TaskKey
+from tickless.model.row import AttemptRow, InstanceRow, RunRow
+from tickless.model.state import EndReason, RunState, TaskState
+
+if TYPE_CHECKING:
+    from tickless.core.admission import Group, Semaphore
+
+
+class Run:
+    """An unfinished dag run. Finished instances are only counted here, not kept."""
+
+    __slots__ = (
+        "cancel_requested_at",
+        "counts",
+        "created_upto",
+        "ended_at",
+        "frozen",
+        "groups",
+        "instances",
+        "plan",
+        "row",
+        "slots",
+        "started_at",
+        "state",
+        "tallies",
+    )
+
+    def __init__(self, row: RunRow, plan: DagPlan, slots: Semaphore) -> None:
+        self.row = row  # as last read or written; the fields below are ahead of it within a step
+        self.plan = plan
+        self.state = row.state
+        self.started_at = row.started_at
+        self.ended_at = row.ended_at
+        self.created_upto = row.created_upto
+        self.cancel_requested_at = row.cancel_requested_at
+        self.frozen = row.frozen
+        self.slots = slots  # the semaphore of dag_concurrency
+        self.instances: dict[tuple[int, int], Instance] = {}  # unfinished, by (task index, map index)
+        self.counts = [UpstreamCounts() for _ in plan.tasks]  # finished direct upstream, per task
+        self.tallies: dict[int, dict[TaskState, int]] = {}  # finished instances, per task
+        self.groups: dict[tuple[str, int, str], Group] = {}  # waiting groups, by (pool, pool_slots, queue)
+
+    @property
+    def key(self) -> RunKey:
+        return self.row.key
+
+    @property
+    def is_complete(self) -> bool:
+        """All instances are created and finished."""
+        return not self.instances and self.created_upto == len(self.plan.tasks)
+
+    @property
+    def may_schedule(self) -> bool:
+        """Whether trigger rules and retries of this run are acted upon."""
+        return self.state is RunState.RUNNING and self.cancel_requested_at is None and self.frozen is None
+
+    def tally(self, index: int, state: TaskState, count: int = 1) -> None:
+        """Count finished instances of a task, for itself and for its downstream."""
+        per_task = self.tallies.setdefault(index, {})
+        per_task[state] = per_task.get(state, 0) + count
+        for below in self.plan.tasks[index].downstream:
+            self.counts[below].add(state, count)
+
+    def upstream_of(self, index: int) -> int:
+        """How many direct upstream instances a task has."""
+        return len(self.plan.tasks[index].upstream)
+
+    def image(self) -> RunRow:
+        row = self.row
+        return RunRow(
+            key=row.key,
+            dag_id=row.dag_id,
+            run_id=row.run_id,
+            version=row.version,
+            state=self.state,
+            run_type=row.run_type,
+            conf=row.conf,
+            logical_date=row.logical_date,
+            queued_at=row.queued_at,
+            started_at=self.started_at,
+            ended_at=self.ended_at,
+            created_upto=self.created_upto,
+            cancel_requested_at=self.cancel_requested_at,
+            frozen=self.frozen,
+            idempotency_key=row.idempotency_key,
+        )
+
+
+class Instance:
+    """An unfinished task instance."""
+
+    __slots__ = (
+        "attempt_id",
+        "due_at",
+        "ended_at",
+        "group",
+        "lost_count",
+        "map_index",
+        "queued_at",
+        "reason",
+        "run",
+        "scheduled_at",
+        "started_at",
+        "state",
+        "task",
+        "try_number",
+    )
+
+    def __init__(self, run: Run, task: TaskPlan, map_index: int = UNMAPPED) -> None:
+        self.run = run
+        self.task = task
+        self.map_index = map_index
+        self.state = TaskState.NONE
+        self.try_number = 0
+        self.attempt_id = AttemptId(0)
+        self.lost_count = 0
+        self.scheduled_at: datetime | None = None
+        self.queued_at: datetime | None = None
+        self.started_at: datetime | None = None
+        self.ended_at: datetime | None = None
+        self.due_at: datetime | None = None
+        self.reason: str | None = None
+        self.group: Group | None = None  # where it waits; None unless it is scheduled
+
+    @staticmethod
+    def of(run: Run, row: InstanceRow) -> Instance:
+        """The record of a row that was read back."""
+        instance = Instance(run, run.plan.tasks[run.plan.index_of[row.task_id]], row.map_index)
+        instance.state = row.state
+        instance.try_number = row.try_number
+        instance.attempt_id = row.attempt_id
+        instance.lost_count = row.lost_count
+        instance.scheduled_at = row.scheduled_at
+        instance.queued_at = row.queued_at
+        instance.started_at = row.started_at
+        instance.ended_at = row.ended_at
+        instance.due_at = row.due_at
+        instance.reason = row.reason
+        return instance
+
+    @property
+    def key(self) -> TaskKey:
+        return TaskKey(self.run.key, TaskId(self.task.spec.task_id), self.map_index)
+
+    def image(self) -> InstanceRow:
+        return InstanceRow(
+            run=self.run.row.key,
+            task_id=TaskId(self.task.spec.task_id),
+            map_index=self.map_index,
+            state=self.state,
+            try_number=self.try_number,
+            attempt_id=self.attempt_id,
+            lost_count=self.lost_count,
+            scheduled_at=self.scheduled_at,
+            queued_at=self.queued_at,
+            started_at=self.started_at,
+            ended_at=self.ended_at,
+            due_at=self.due_at,
+            reason=self.reason,
+        )
+
+
+class Attempt:
+    """A live attempt: it holds its slots until the end of its process is decided."""
+
+    __slots__ = (
+        "ended_at",
+        "error",
+        "exit_code",
+        "holds",
+        "host",
+        "instance",
+        "pid",
+        "reason",
+        "row",
+        "signal",
+        "started_at",
+        "state",
+        "stop_reason",
+        "stop_requested_at",
+    )
+
+    def __init__(self, row: AttemptRow, instance: Instance | None, holds: tuple[tuple[Semaphore, int], ...]) -> None:
+        self.row = row  # as first written; the fields below change
+        self.instance = instance  # None: its run is over or unknown; only its slots still count
+        self.holds = holds
+        self.state = row.state
+        self.started_at = row.started_at
+        self.ended_at = row.ended_at
+        self.stop_requested_at = row.stop_requested_at
+        self.stop_reason: EndReason | None = row.stop_reason
+        self.exit_code = row.exit_code
+        self.signal = row.signal
+        self.reason = row.reason
+        self.error = row.error
+        self.pid = row.pid
+        self.host = row.host
+
+    @property
+    def id(self) -> AttemptId:
+        return self.row.attempt_id
+
+    def image(self) -> AttemptRow:
+        row = self.row
+        return AttemptRow(
+            attempt_id=row.attempt_id,
+            run=row.run,
+            task_id=row.task_id,
+            map_index=row.map_index,
+            try_number=row.try_number,
+            state=self.state,
+            executor=row.executor,
+            queue=row.queue,
+            pool=row.pool,
+            pool_slots=row.pool_slots,
+            queued_at=row.queued_at,
+            log_path=row.log_path,
+            started_at=self.started_at,
+            ended_at=self.ended_at,
+            timeout_seconds=row.timeout_seconds,
+            stop_requested_at=self.stop_requested_at,
+            stop_reason=self.stop_reason,
+            exit_code=self.exit_code,
+            signal=self.signal,
+            reason=self.reason,
+            error=self.error,
+            pid=self.pid,
+            host=self.host,
+        )
+
+
+class DagState:
+    """What outlives the versions and runs of one DAG: its limits, and the queued runs that wait for their turn."""
+
+    __slots__ = ("active_runs", "dag_id", "last_number", "queued", "total")
+
+    def __init__(self, dag_id: str, active_runs: Semaphore, total: Semaphore) -> None:
+        self.dag_id = dag_id
+        self.active_runs = active_runs
+        self.total = total  # max_active_tasks_per_dag_total
+        self.queued: deque[Run] = deque()  # oldest first
+        self.last_number = 0  # number of its newest version
