@@ -1,0 +1,216 @@
+"""Why is this not running? The same predicates that hold a run or task back, as sentences with their numbers.
+
+Nothing here is stored: the engine is asked at the moment of the question, so the answer cannot be out of date.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from tickless.core.admission import Semaphore
+from tickless.core.engine import Engine
+from tickless.core.record import Attempt, Instance, Run
+from tickless.model.id import UNMAPPED
+from tickless.model.state import AttemptState, RunState, TaskState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reason:
+    """One thing that holds a run or a task back (or says how far it is)."""
+
+    code: str
+    """Stable, for programs: the limit's config name, or upstream, retry_delay, starting, running, frozen …"""
+    text: str
+    hint: str | None = None
+    """What would change it, often a command."""
+    used: int | None = None
+    limit: int | None = None
+    task_id: str | None = None
+    map_index: int = UNMAPPED
+
+
+_HINTS = {
+    "parallelism": "Raise [limits] parallelism, or wait for running tasks to end.",
+    "dag_concurrency": "Raise the DAG's max_active_tasks or [limits] dag_concurrency.",
+    "max_active_tasks_per_dag_total": "Raise [limits] max_active_tasks_per_dag_total.",
+    "max_active_runs_per_dag": "Raise the DAG's max_active_runs or [limits] max_active_runs_per_dag.",
+}
+
+
+def explain_run(engine: Engine, run: Run, now: datetime) -> list[Reason]:
+    """Reasons of a run as a whole, then of its unfinished tasks that are nearest to running (at most 20)."""
+    if run.frozen is not None:
+        return [_frozen(run)]
+    if run.state is RunState.QUEUED:
+        semaphore = engine.dags[run.row.dag_id].active_runs
+        if engine.is_stopping and not semaphore.refuses(1, None):
+            return [_stopping()]
+        ahead = engine.dags[run.row.dag_id].queued.index(run)
+        return [
+            _limit(
+                semaphore,
+                f"{semaphore.used} of {semaphore.limit} runs of {semaphore.scope} are running"
+                + (f", and {ahead} queued before this one" if ahead else ""),
+            )
+        ]
+    reasons = []
+    if run.cancel_requested_at is not None:
+        reasons.append(Reason(code="cancelled", text="The run was cancelled; its running tasks are being stopped."))
+    if run.created_upto < len(run.plan.tasks):
+        reasons.append(
+            Reason(
+                code="creating",
+                text=f"{run.created_upto} of {len(run.plan.tasks)} task instances are created so far.",
+            )
+        )
+    nearness = [TaskState.RUNNING, TaskState.QUEUED, TaskState.SCHEDULED, TaskState.UP_FOR_RETRY, TaskState.NONE]
+    unfinished = sorted(run.instances.values(), key=lambda i: (nearness.index(i.state), i.task.index, i.map_index))
+    for instance in unfinished[:20]:
+        reasons.extend(explain_task(engine, instance, now))
+    return reasons
+
+
+def explain_task(engine: Engine, instance: Instance, now: datetime) -> list[Reason]:
+    """Reasons of one unfinished task instance."""
+    run = instance.run
+    if run.frozen is not None:
+        return [_frozen(run)]
+    attempt = engine.attempts.get(instance.attempt_id)
+    if attempt is not None:
+        return [_of_attempt(attempt, now, instance)]
+    match instance.state:
+        case TaskState.NONE:
+            return [_of_upstream(instance)]
+        case TaskState.UP_FOR_RETRY:
+            assert instance.due_at is not None
+            left = max(0.0, (instance.due_at - now).total_seconds())
+            return [
+                _reason(
+                    "retry_delay",
+                    f"Try {instance.try_number} of {instance.task.spec.retries + 1} ended ({instance.reason}); "
+                    f"the next one starts in {left:.0f} s, at {instance.due_at:%H:%M:%S} UTC.",
+                    instance,
+                )
+            ]
+        case TaskState.SCHEDULED if engine.is_stopping:
+            return [_stopping()]
+        case TaskState.SCHEDULED if instance.group is not None:
+            refusing = instance.group.refusing()
+            if refusing:
+                return [_of_semaphore(semaphore, weight, instance) for semaphore, weight in refusing]
+            return [_reason("admission", "It has its slots as soon as those before it are through.", instance)]
+        case _:
+            return [_reason(instance.state.value, f"It is {instance.state}.", instance)]
+
+
+def _of_attempt(attempt: Attempt, now: datetime, about: Instance) -> Reason:
+    if attempt.stop_requested_at is not None:
+        return _reason(
+            "stopping", f"It is being stopped ({attempt.stop_reason}); its process has not ended yet.", about
+        )
+    if attempt.state is AttemptState.QUEUED:
+        waited = (now - attempt.row.queued_at).total_seconds()
+        return _reason(
+            "starting",
+            f"It has its slots; executor {attempt.row.executor!r} was sent attempt {attempt.id} {waited:.1f} s ago "
+            "and has not reported its start.",
+            about,
+        )
+    assert attempt.started_at is not None
+    seconds = (now - attempt.started_at).total_seconds()
+    return _reason("running", f"It is running since {seconds:.1f} s, pid {attempt.pid} on {attempt.host}.", about)
+
+
+def _of_upstream(instance: Instance) -> Reason:
+    run, task = instance.run, instance.task
+    counts = run.counts[task.index]
+    waiting = [
+        f"{spec.task_id} ({upstream.state if upstream is not None else 'not created'})"
+        for index in task.upstream
+        for spec in [run.plan.tasks[index].spec]
+        for upstream in [run.instances.get((index, UNMAPPED))]
+        if upstream is not None or run.created_upto <= index
+    ]
+    names = ", ".join(waiting[:5]) + (f" and {len(waiting) - 5} more" if len(waiting) > 5 else "")
+    return _reason(
+        "upstream",
+        f"Its trigger rule is {task.spec.trigger_rule}; {counts.done} of {len(task.upstream)} upstream tasks are "
+        f"finished. It waits for {names}.",
+        instance,
+    )
+
+
+def _of_semaphore(semaphore: Semaphore, weight: int, instance: Instance) -> Reason:
+    spec = instance.task.spec
+    used, limit = semaphore.used, semaphore.limit
+    match semaphore.name:
+        case "queue":
+            return _reason(
+                "queue",
+                f"No executor serves the queue {spec.queue!r}.",
+                instance,
+                hint=f'Add `{spec.queue} = "<executor>"` to [queues] in the configuration.',
+            )
+        case "pool":
+            raise_pool = f"tickless pool set {spec.pool} {max(limit, used) + weight}"
+            if limit == 0:
+                text = f"Pool {spec.pool!r} has no slots (or does not exist)."
+            elif weight > limit:
+                text = f"It needs {weight} slots of pool {spec.pool!r}, which has only {limit}."
+            elif semaphore.reserved_for is not None and semaphore.reserved_for is not instance.group:
+                text = (
+                    f"Pool {spec.pool!r} ({used} of {limit} slots used) is reserved for a wide task that waits longer."
+                )
+            else:
+                text = f"{used} of {limit} slots of pool {spec.pool!r} are used; it needs {weight}."
+            return _reason("pool", text, instance, hint=f"`{raise_pool}` would make room.", used=used, limit=limit)
+        case "executor":
+            text = f"All {limit} slots of executor {semaphore.scope!r} are taken."
+            hint = f"Raise [executors.{semaphore.scope}] slots."
+            return _reason("executor", text, instance, hint=hint, used=used, limit=limit)
+        case name:
+            text = f"{name}: {used} of {limit} task instances of {semaphore.scope} are queued or running."
+            return _reason(name, text, instance, hint=_HINTS.get(name), used=used, limit=limit)
+
+
+def _limit(semaphore: Semaphore, text: str) -> Reason:
+    return Reason(
+        code=semaphore.name,
+        text=f"{semaphore.name}: {text}.",
+        hint=_HINTS.get(semaphore.name),
+        used=semaphore.used,
+        limit=semaphore.limit,
+    )
+
+
+def _frozen(run: Run) -> Reason:
+    return Reason(
+        code="frozen",
+        text=f"An internal error of tickless stopped scheduling of this run: {run.frozen}",
+        hint=f"Please report it; `tickless run cancel {run.key}` ends the run.",
+    )
+
+
+def _stopping() -> Reason:
+    return Reason(code="stopping_daemon", text="The daemon is stopping and admits nothing more.")
+
+
+def _reason(
+    code: str,
+    text: str,
+    about: Instance,
+    *,
+    hint: str | None = None,
+    used: int | None = None,
+    limit: int | None = None,
+) -> Reason:
+    return Reason(
+        code=code,
+        text=text,
+        hint=hint,
+        used=used,
+        limit=limit,
+        task_id=about.task.spec.task_id,
+        map_index=about.map_index,
+    )
