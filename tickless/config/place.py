@@ -1,0 +1,54 @@
+"""Where things are: the home folder, the config file, the API socket. Stdlib only, so that the CLI starts fast."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+from tickless.errors import ConfigError
+
+CONFIG_NAME = "tickless.toml"
+SOCKET_NAME = "api.sock"
+
+
+def home_folder(option: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> Path:
+    """The home folder, absolute: `--home`, else TICKLESS_HOME, else ~/.tickless. It need not exist."""
+    chosen = option or environ.get("TICKLESS_HOME") or "~/.tickless"
+    # Not resolved: a link that an operator moves must be followed at each start, not once.
+    return Path(os.path.abspath(Path(chosen).expanduser()))
+
+
+def config_file(home: Path, option: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> Path | None:
+    """The config file, or None when there is none: `--config`, else TICKLESS_CONFIG, else HOME/tickless.toml.
+
+    A file that was asked for by name must exist (ConfigError); the one in the home folder is optional.
+    """
+    chosen = option or environ.get("TICKLESS_CONFIG")
+    if not chosen:
+        standard = home / CONFIG_NAME
+        return standard if standard.exists() else None
+    path = Path(os.path.abspath(Path(chosen).expanduser()))
+    if not path.is_file():
+        raise ConfigError(
+            f"the config file {path} does not exist",
+            hint="Check --config and TICKLESS_CONFIG; without them HOME/tickless.toml is read, if it is there.",
+        )
+    return path
+
+
+def api_socket(home: Path, option: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> Path:
+    """Where a client finds the daemon's socket: what `Settings` would say, without validating the other keys.
+
+    A config file that cannot be read counts as absent: the daemon is the one to complain about it.
+    """
+    chosen = environ.get("TICKLESS_API__SOCKET")
+    if not chosen:
+        try:
+            file = config_file(home, option, environ)
+            section = tomllib.loads(file.read_text(encoding="utf-8")).get("api", {}) if file else {}
+            chosen = section.get("socket") if isinstance(section, dict) else None
+        except (OSError, ValueError):
+            chosen = None
+    return home / (chosen if isinstance(chosen, str) else SOCKET_NAME)
