@@ -277,7 +277,7 @@ def _type_name(annotation: Any) -> str:
     words = {int: "integer", float: "number", str: "text", bool: "true or false", type(None): "none"}
     if annotation in words:
         return words[annotation]
-    parts = getattr(annotation, "__args__", ())
+    parts: tuple[Any, ...] = getattr(annotation, "__args__", ())
     if getattr(annotation, "__origin__", None) is Literal:
         return "one of " + ", ".join(parts)
     if getattr(annotation, "__origin__", None) is list:

@@ -1,0 +1,186 @@
+"""The registry of log events: every name, with its level, keys, doc and its sentence for people.
+
+Add an event here, then run `python -m tickless.telemetry.reference`, which writes docs/log-events.md. A test greps
+the code base for names that are not here; under test a logger refuses them, and unknown keys too.
+
+In a sentence `{key}` is replaced; a part in [brackets] is left out when one of its keys is missing or None.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Level = Literal["debug", "info", "warning", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class EventSpec:
+    """One event. `name` is noun.past_participle; `keys` are all the keys that it may carry."""
+
+    name: str
+    level: Level
+    keys: tuple[str, ...]
+    doc: str
+    human: str
+
+
+def _spec(level: Level, name: str, keys: str, human: str, doc: str) -> EventSpec:
+    return EventSpec(name=name, level=level, keys=tuple(keys.split()), doc=doc, human=human)
+
+
+_RUN = "dag_id run_id run"
+_ATTEMPT = f"{_RUN} task_id map_index try_number attempt_id"
+
+_SPECS = (
+    # the daemon
+    _spec(
+        "info",
+        "daemon.started",
+        "pid version home mode",
+        "tickless[ {version}] is ready[ (pid {pid}, home {home})]",
+        "Leadership is known, the sockets are bound, work is taken.",
+    ),
+    _spec(
+        "info",
+        "daemon.stopping",
+        "why running",
+        "stopping[: {why}][; {running} running tasks go on]",
+        "Nothing is admitted any more; what is decided gets committed.",
+    ),
+    _spec("info", "daemon.stopped", "seconds", "stopped[ after {seconds:.1f} s]", "The last line of a daemon."),
+    _spec("info", "signal.received", "signal", "got {signal}", "A signal for the daemon arrived."),
+    _spec(
+        "info",
+        "config.loaded",
+        "file variables",
+        "configuration: {file}[, {variables}]",
+        "At start: which file, which environment variables; values are not logged.",
+    ),
+    _spec("info", "api.started", "socket", "API on {socket}", "The HTTP API takes connections."),
+    _spec(
+        "warning",
+        "request.failed",
+        "method path error traceback",
+        "{method} {path} failed: {error}[\n{traceback}]",
+        "An API request raised something that is not a TicklessError: a bug of ours.",
+    ),
+    _spec(
+        "warning",
+        "library.warned",
+        "logger message traceback",
+        "{logger}: {message}[\n{traceback}]",
+        "A library logged a warning or an error through Python's logging.",
+    ),
+    # leadership and state
+    _spec("info", "leader.acquired", "epoch", "leader, epoch {epoch}", "This daemon decides from now on."),
+    _spec(
+        "warning", "leader.lost", "epoch why", "not the leader any more[: {why}]", "RAM is dropped, channels closed."
+    ),
+    _spec("info", "leader.waiting", "holder", "standby[: {holder} is the leader]", "Another daemon has the lock."),
+    _spec(
+        "info",
+        "state.rebuilt",
+        "why epoch runs instances attempts seconds",
+        "state rebuilt from rows: {runs} live runs, {attempts} live attempts[ ({why})]",
+        "RAM was thrown away (or never filled) and read from Postgres.",
+    ),
+    _spec(
+        "error",
+        "event.quarantined",
+        "entry kind run attempt_id error",
+        "internal error, event {kind} is set aside as entry {entry}[, run {run} is frozen]: {error}",
+        "An event raised inside the engine; traceback and dump are in the table, the rest goes on.",
+    ),
+    _spec(
+        "warning",
+        "flush.conflicted",
+        "why rows",
+        "the database is not what we believed[: {why}]",
+        "A guard or the epoch did not hold; the batch was rolled back, a rebuild follows.",
+    ),
+    _spec(
+        "error",
+        "flush.refused",
+        "sqlstate error attempt_id rows",
+        "Postgres refuses data (SQLSTATE {sqlstate}): {error}",
+        "The batch is bisected down to the event that cannot be stored.",
+    ),
+    # database and launcher
+    _spec(
+        "info",
+        "database.started",
+        "folder version pid seconds",
+        "Postgres[ {version}] started in {folder}[ ({seconds:.1f} s)]",
+        "The embedded Postgres was started.",
+    ),
+    _spec(
+        "info",
+        "database.adopted",
+        "folder version pid",
+        "Postgres[ {version}] in {folder} was running already",
+        "The embedded Postgres of an earlier daemon is used on.",
+    ),
+    _spec("warning", "database.lost", "error", "Postgres is away: {error}", "Decisions wait until it is back."),
+    _spec("info", "database.recovered", "seconds", "Postgres is back[ after {seconds:.1f} s]", "Connected again."),
+    _spec(
+        "info",
+        "launcher.connected",
+        "pid host running is_new",
+        "launcher connected (pid {pid})[, {running} tasks running]",
+        "The host's launcher said its inventory.",
+    ),
+    _spec("warning", "launcher.lost", "error", "launcher is away[: {error}]", "Orders wait; running tasks go on."),
+    # DAGs
+    _spec(
+        "info",
+        "dag.parsed",
+        "dag_id version tasks file seconds",
+        "DAG {dag_id}: version {version}, {tasks} tasks[ ({file})]",
+        "A new version of a DAG is current.",
+    ),
+    _spec(
+        "warning",
+        "dag.import_failed",
+        "file line error traceback",
+        "DAG file {file}[, line {line}]: {error}",
+        "A DAG file could not be read; its last good version stays current.",
+    ),
+    _spec("info", "dag.vanished", "dag_id", "DAG {dag_id} is in no file any more", "No new runs; live ones go on."),
+    # runs and attempts
+    _spec(
+        "info",
+        "run.created",
+        f"{_RUN} run_type",
+        "run {run} ({dag_id}/{run_id}) created",
+        "The run is committed.",
+    ),
+    _spec(
+        "debug", "run.started", _RUN, "run {run} ({dag_id}/{run_id}) started", "The run got a place under its limit."
+    ),
+    _spec(
+        "info",
+        "run.finished",
+        f"{_RUN} state seconds",
+        "run {run} ({dag_id}/{run_id}): {state}[ after {seconds:.2f} s]",
+        "Every task of the run is finished.",
+    ),
+    _spec("debug", "attempt.started", f"{_ATTEMPT} pid host", "{task_id} of run {run} started (pid {pid})", "Running."),
+    _spec(
+        "info",
+        "attempt.finished",
+        f"{_ATTEMPT} state reason exit_code signal queued_seconds run_seconds executor queue pool pid host error",
+        "  {task_id}: {state}[ in {run_seconds:.2f} s] (run {run}, try {try_number}[, exit code {exit_code}]"
+        "[, signal {signal}])[: {error}]",
+        "THE line of a finished attempt: everything about it, once. `error` is the first line of the error.",
+    ),
+    _spec(
+        "warning",
+        "attempt.lost",
+        f"{_ATTEMPT} why lost_count executor host",
+        "  {task_id} of run {run}: attempt lost[: {why}]",
+        "Its process is certainly gone and its result unknown; it is run again up to max_lost_attempts.",
+    ),
+)
+
+EVENTS: dict[str, EventSpec] = {spec.name: spec for spec in _SPECS}
