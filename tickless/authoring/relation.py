@@ -57,7 +57,7 @@ def chain(*steps: Any) -> None:
         if _is_list(before) and _is_list(after):
             if len(before) != len(after):
                 raise DagError(
-                    f"chain() joins two lists pairwise, so it cannot join one of {len(before)} with one of {len(after)}.",
+                    f"chain() joins lists pairwise, so it cannot join one of {len(before)} with one of {len(after)}.",
                     hint="Use lists of one length, or put a single task between them.",
                 )
             for one_before, one_after in zip(before, after, strict=True):
