@@ -1,0 +1,113 @@
+"""The port between the API and the daemon. `daemon/` implements `Backend`; tests/support has a fake.
+
+Every method that changes something returns only after the COMMIT of the change, or raises: `NotFound` (404),
+`Refused` (409), another `UserError` (422), `Unavailable` (503: starting, stopping, overloaded, no database).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Protocol
+
+from tickless.api.watch import RunWatch
+from tickless.core.commands import RunStarted, StartRun
+from tickless.logs.base import LogStore
+from tickless.model.id import UNMAPPED, RunKey
+
+if TYPE_CHECKING:
+    from tickless.store.reader import Reader
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reason:
+    """One thing that holds a run or a task back, or the plain fact that nothing does."""
+
+    code: str
+    """For programs: dag_concurrency, parallelism, max_active_tasks_per_dag_total, max_active_runs, pool, executor,
+    queue, upstream, retry_delay, ageing, launcher, database, frozen, running, queued, finished …"""
+    message: str
+    """A sentence with the numbers: `dag_concurrency: 2 of 2 task instances of run etl/manual__1 are running`."""
+    hint: str | None = None
+    """What would unblock it: a command or a config key."""
+    task_id: str | None = None
+    """None = it holds the whole run back."""
+    map_index: int = UNMAPPED
+    used: int | None = None
+    limit: int | None = None
+    needed: int | None = None
+    """For a semaphore: places taken, places there are, places that the task wants."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """The daemon in one look. Made without any I/O."""
+
+    state: str
+    """starting, leader, standby, recovering (database or launcher away), stopping."""
+    is_ready: bool
+    """Takes work: what /readyz and the exit code of `tickless status` say."""
+    version: str
+    pid: int
+    host: str
+    home: str
+    started_at: datetime
+    mode: str
+    """dev or daemon."""
+    epoch: int | None = None
+    database: str = ""
+    """One line, without password: `embedded PostgreSQL 18.1, port 41234` or host and name of a server."""
+    launcher: str = ""
+    """One line: `pid 4711` or why it is away."""
+    dags: int = 0
+    import_errors: int = 0
+    runs: dict[str, int] = field(default_factory=dict)
+    """Unfinished runs by state (queued, running)."""
+    tasks: dict[str, int] = field(default_factory=dict)
+    """Unfinished task instances by state (scheduled, queued, running, up_for_retry)."""
+    parallelism: int = 0
+    problems: tuple[str, ...] = ()
+    """Sentences; empty when all is well."""
+
+
+class Backend(Protocol):
+    """What the daemon offers to its surfaces."""
+
+    @property
+    def reader(self) -> Reader:
+        """Reads of committed rows, on connections of its own."""
+        ...
+
+    @property
+    def logs(self) -> LogStore: ...
+
+    @property
+    def watch(self) -> RunWatch:
+        """The daemon calls `watch.publish(effect)` for each effect that it releases, `watch.resync()` at a rebuild."""
+        ...
+
+    async def start_run(self, command: StartRun) -> RunStarted:
+        """Start a run of the current version, or find the one that has this idempotency key (also a finished one)."""
+        ...
+
+    async def cancel_run(self, run: RunKey) -> None:
+        """Refused when the run is finished."""
+        ...
+
+    async def set_pool(self, name: str, slots: int) -> None: ...
+
+    async def explain(self, run: RunKey, task_id: str | None, map_index: int) -> Sequence[Reason]:
+        """Why the run (every unfinished task of it) or the task does not run; never empty."""
+        ...
+
+    def status(self) -> Status: ...
+
+    def database_url(self) -> str:
+        """The DSN, with password: whoever may open the socket is the daemon's own user."""
+        ...
+
+    async def stop(self, *, kill_tasks: bool) -> None:
+        """Begin to stop; returns when the daemon is about to. `kill_tasks` also ends running tasks, the launcher and
+        the embedded Postgres; without it tasks go on under the launcher."""
+        ...
