@@ -84,6 +84,8 @@ class Engine:
         self.admission = Admission()
         self.timers = TimerHeap()
         self.is_stopping = False
+        self.focus: Run | None = None
+        """The run that was worked on last: the one to blame when a step raises."""
         self._decode_spec = decode_spec
         self._run_of_key: dict[str, RunKey] = {}  # idempotency key -> live run
         self._run_ids: set[tuple[str, str]] = set()
@@ -226,6 +228,7 @@ class Engine:
         self._writes = []
         self._effects = []
         self._stale = 0
+        self.focus = None
 
     def _conclude(self, reply: RunStarted | None = None) -> Decision:
         self._work_agenda()
@@ -271,10 +274,12 @@ class Engine:
 
     def _touch(self, instance: Instance) -> None:
         """Must come before the first change of an instance in a step: it notes the guard."""
+        self.focus = instance.run
         if instance not in self._touched_instances:
             self._touched_instances[instance] = (instance.state, instance.attempt_id)
 
     def _touch_run(self, run: Run) -> None:
+        self.focus = run
         if run not in self._touched_runs:
             self._touched_runs[run] = (run.state,)
 
@@ -425,6 +430,7 @@ class Engine:
         if instance.state is not TaskState.NONE:
             return
         run, task = instance.run, instance.task
+        self.focus = run
         verdict = judge(task.spec.trigger_rule, run.counts[task.index], run.upstream_of(task.index))
         if verdict is Verdict.WAIT:
             return

@@ -1,0 +1,278 @@
+"""The shell around the engine: one term of leadership after the other.
+
+    rebuild (new epoch, rows, engine) -> attach executors -> run the term until it ends -> rebuild
+
+RAM may be thrown away at any moment, so every trouble has the same cure. What came in and was not committed comes
+again from its source: reports from their senders, requests from their rows, API calls under their idempotency key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+
+import anyio
+import anyio.abc
+
+from tickless.clock import Clock
+from tickless.core import commands
+from tickless.core.commands import RunStarted
+from tickless.core.decision import RunChanged, Write
+from tickless.core.engine import Engine
+from tickless.daemon.orders import OrderRules
+from tickless.daemon.term import MAX_BACKLOG_ROWS, Ended, Entry, Input, Poison, Term
+from tickless.errors import Conflict, TicklessError, Unavailable, UserError
+from tickless.executors.base import Executor
+from tickless.model.dag import DagSpec
+from tickless.model.id import RunKey
+from tickless.model.limit import Limits, Routing
+from tickless.model.row import RequestDone
+from tickless.model.state import FINISHED_RUN_STATES, RunState
+from tickless.store.base import Store
+from tickless.telemetry.log import get_log
+
+log = get_log()
+
+FIRST_BACKOFF_SECONDS = 0.05
+LAST_BACKOFF_SECONDS = 5.0
+
+
+class Scheduler:
+    """Owns the present term. Everybody else asks it; nobody else touches the engine."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        executors: Mapping[str, Executor],
+        clock: Clock,
+        limits: Limits,
+        routing: Routing,
+        rules: OrderRules,
+        decode_spec: Callable[[str], DagSpec],
+        prepare: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """`prepare` is called before each rebuild: it brings a private Postgres and the launcher back if they died."""
+        self._store = store
+        self._executors = executors
+        self._clock = clock
+        self._limits = limits
+        self._routing = routing
+        self._rules = rules
+        self._decode_spec = decode_spec
+        self._prepare = prepare
+        self._poison = Poison()
+        self._term: Term | None = None
+        self._tasks: anyio.abc.TaskGroup | None = None
+        self._is_stopping = False
+        self._waiters: dict[RunKey, list[asyncio.Future[RunState]]] = {}
+        self._requests_dirty = asyncio.Event()
+        self._has_term = asyncio.Event()
+        self.on_rebuilt: list[Callable[[], None]] = []
+        """Called at the start of each term: sources that keep no record of what was not committed offer it again."""
+
+    # ---- for everybody else ---------------------------------------------------------------------------------------
+
+    @property
+    def term(self) -> Term:
+        """The present term. Raises Unavailable while there is none."""
+        if self._term is None or self._term.is_over:
+            raise Unavailable("the scheduler is reading its state from Postgres", hint="Try again in a moment.")
+        return self._term
+
+    @property
+    def engine(self) -> Engine:
+        """The engine of the present term, to look at. Raises Unavailable while there is none."""
+        return self.term.engine
+
+    async def decide(self, command: Input) -> RunStarted | None:
+        """Decide, and return when it is committed. Raises what refuses it, or Unavailable when the outcome is open."""
+        term = self.term
+        if term.backlog_rows > MAX_BACKLOG_ROWS:
+            raise Unavailable("the scheduler has more to write than Postgres takes", hint="Try again in a moment.")
+        reply: asyncio.Future[RunStarted | None] = asyncio.get_running_loop().create_future()
+        term.offer(command, reply)
+        return await reply
+
+    def offer(self, event: Input) -> None:
+        """Decide without waiting for the commit; for inputs whose source offers them again in the next term."""
+        self.term.offer(event)
+
+    async def wait_run(self, run: RunKey) -> RunState:
+        """The end state of a live run, once it is committed."""
+        future: asyncio.Future[RunState] = asyncio.get_running_loop().create_future()
+        self._waiters.setdefault(run, []).append(future)
+        try:
+            return await future
+        finally:
+            waiting = self._waiters.get(run, [])
+            if future in waiting:
+                waiting.remove(future)
+            if not waiting:
+                self._waiters.pop(run, None)
+
+    def requests_changed(self) -> None:
+        """There may be new rows in the request tables."""
+        self._requests_dirty.set()
+
+    def clock_jumped(self) -> None:
+        """The wall clock was set."""
+        if self._term is not None:
+            self._term.clock_jumped()
+
+    async def wait_ready(self) -> None:
+        """Return when a term is running."""
+        await self._has_term.wait()
+
+    async def stop(self) -> None:
+        """Admit nothing more, commit what is decided, then end. Running tasks go on under the launcher."""
+        self._is_stopping = True
+        if self._term is not None and not self._term.is_over:
+            try:
+                self._term.offer(commands.StopAdmitting())
+                with anyio.move_on_after(5):
+                    await self._term.drain()
+            except Unavailable:
+                pass  # nothing was committed that the next daemon would not find
+
+    # ---- terms ----------------------------------------------------------------------------------------------------
+
+    async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Serve for ever; `started()` comes with the first term. Cancel to end. Raises what no retry can cure."""
+        backoff = FIRST_BACKOFF_SECONDS
+        why = "start"
+        is_first = True
+        while True:
+            try:
+                if self._prepare is not None:
+                    await self._prepare()
+                async with anyio.create_task_group() as tasks:
+                    self._tasks = tasks
+                    term = await self._begin_term(why)
+                    await tasks.start(term.run)
+                    for executor in self._executors.values():
+                        tasks.start_soon(self._attach, term, executor)
+                    tasks.start_soon(self._serve_requests, term)
+                    self._has_term.set()
+                    for callback in self.on_rebuilt:
+                        callback()
+                    if is_first:
+                        is_first = False
+                        task_status.started()
+                    backoff = FIRST_BACKOFF_SECONDS
+            except* Ended:
+                why = "an event was set aside"
+            except* Conflict as group:
+                why = _message(group)
+                log.warning("flush.conflicted", why=why)
+            except* Unavailable as group:
+                why = _message(group)
+                log.warning("database.lost", error=why)
+            self._term = None
+            self._has_term.clear()
+            await self._clock.sleep(backoff * random.uniform(0.5, 1.0))
+            backoff = min(backoff * 2, LAST_BACKOFF_SECONDS)
+
+    async def _begin_term(self, why: str) -> Term:
+        started = self._clock.monotonic()
+        epoch = await self._store.take_epoch(f"{socket.gethostname()}:{os.getpid()}")
+        snapshot = await self._store.load()
+        engine = Engine(epoch=epoch, limits=self._limits, routing=self._routing, decode_spec=self._decode_spec)
+        engine.is_stopping = self._is_stopping
+        decision = engine.restore(snapshot, self._clock.now())
+        term = Term(
+            engine=engine,
+            store=self._store,
+            executors=self._executors,
+            clock=self._clock,
+            rules=self._rules,
+            poison=self._poison,
+            on_run_changed=self._run_changed,
+            reattach=self._reattach,
+        )
+        term.adopt(Entry(None, decision))
+        self._term = term
+        log.info(
+            "state.rebuilt",
+            why=why,
+            epoch=epoch,
+            runs=len(snapshot.runs),
+            instances=len(snapshot.instances),
+            attempts=len(snapshot.attempts),
+            seconds=round(self._clock.monotonic() - started, 4),
+        )
+        # A run may have ended in a commit whose answer was lost: its waiters are told what the rows say.
+        for run in [key for key in self._waiters if key not in engine.runs]:
+            for future in self._waiters.pop(run):
+                if not future.done():
+                    future.set_exception(Unavailable("the scheduler was rebuilt", hint="Ask again."))
+        return term
+
+    async def _attach(self, term: Term, executor: Executor) -> None:
+        backoff = FIRST_BACKOFF_SECONDS
+        is_said = False
+        while not term.is_over:
+            try:
+                await term.attach(executor)
+                return
+            except Unavailable as error:
+                if not is_said:
+                    log.warning("launcher.lost", error=error.message)
+                    is_said = True
+            await self._clock.sleep(backoff * random.uniform(0.5, 1.0))
+            backoff = min(backoff * 2, LAST_BACKOFF_SECONDS)
+            if self._prepare is not None:
+                await self._prepare()
+
+    def _reattach(self, executor: Executor) -> None:
+        if self._tasks is not None and self._term is not None:
+            self._tasks.start_soon(self._attach, self._term, executor)
+
+    async def _serve_requests(self, term: Term) -> None:
+        """Trigger requests from SQL: read by state whenever somebody hints at them, and once at the start."""
+        while True:
+            self._requests_dirty.clear()  # before the read: a hint during it is remembered
+            requests = await self._store.open_requests()
+            for request in requests:
+                error = self._poison.requests.get(request.id)
+                if error is None:
+                    try:
+                        term.offer(
+                            commands.StartRun(
+                                dag_id=request.dag_id,
+                                run_id=request.run_id,
+                                conf=request.conf,
+                                logical_date=request.logical_date,
+                                idempotency_key=request.idempotency_key,
+                                request_id=request.id,
+                            )
+                        )
+                    except UserError as refused:
+                        error = refused.message
+                if error is not None:
+                    term.write(Write(RequestDone(table="trigger_request", id=request.id, error=error)))
+            await term.drain()
+            if not requests:
+                await self._requests_dirty.wait()
+
+    def _run_changed(self, change: RunChanged) -> None:
+        about = {"dag_id": change.dag_id, "run_id": change.run_id, "run": change.run}
+        if change.state in FINISHED_RUN_STATES:
+            log.info("run.finished", **about, state=change.state.value, seconds=change.seconds)
+            for future in self._waiters.pop(RunKey(change.run), []):
+                if not future.done():
+                    future.set_result(change.state)
+        elif change.state is RunState.RUNNING:
+            log.debug("run.started", **about)
+        else:
+            log.info("run.created", **about)
+
+
+def _message(group: BaseExceptionGroup[TicklessError]) -> str:
+    first: BaseException = group
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    return first.message if isinstance(first, TicklessError) else repr(first)

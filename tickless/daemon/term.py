@@ -1,0 +1,496 @@
+"""One term of leadership: an engine, the batch that is being decided, the flush in flight, and what follows a commit.
+
+Decide, then commit, then do. `offer` steps the engine at once and appends to the batch; one coroutine flushes batch
+after batch (while one is in flight, the next one fills: that is the whole group commit); only when a flush has
+committed are its effects released, its callers answered and its reports acknowledged, in that order.
+
+A term ends by an exception: Conflict (the rows are not what we believed), Unavailable (outcome unknown), or after an
+event was quarantined or refused. Then RAM is worth nothing: the scheduler drops the term and restores a new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+import anyio
+import anyio.abc
+import msgspec
+
+from tickless import failpoint
+from tickless.clock import Clock
+from tickless.core import commands, events
+from tickless.core.commands import RunStarted
+from tickless.core.decision import AckReport, AttemptEnded, Decision, Launch, RunChanged, StopAttempt, Write
+from tickless.core.engine import Engine
+from tickless.daemon.orders import OrderRules, OutputCache, build_order
+from tickless.errors import InvariantBroken, TicklessError, Unavailable, Unstorable, UserError
+from tickless.executors.base import Executor
+from tickless.model.id import AttemptId, RunKey
+from tickless.model.order import Order, StopOrder
+from tickless.model.report import Finished, Lost, Report, Started
+from tickless.model.row import RequestDone, XComRow
+from tickless.model.state import AttemptState, EndReason
+from tickless.store.base import QuarantinedEvent, Store
+from tickless.telemetry.log import get_log
+
+MAX_FLUSH_ROWS = 2_000
+MAX_BACKLOG_ROWS = 5_000
+
+log = get_log()
+
+Input = events.Event | commands.Command
+
+
+@dataclass(slots=True)
+class Entry:
+    """One step's decision on its way through a flush. `reply` is the caller's future, if somebody waits."""
+
+    input: Input | None
+    decision: Decision
+    reply: asyncio.Future[RunStarted | None] | None = None
+
+
+class Ended(Exception):
+    """The term is over and the next one may begin at once; what happened has been recorded."""
+
+
+@dataclass(slots=True)
+class Poison:
+    """Reports that Postgres refused, by attempt: on their next arrival their data is left out."""
+
+    unstorable: dict[AttemptId, str] = field(default_factory=dict)
+    quarantined: set[AttemptId] = field(default_factory=set)
+    requests: dict[int, str] = field(default_factory=dict)
+    """Trigger requests that Postgres refused, with why."""
+
+
+class Term:
+    """See the module's docstring. `run` must be running for anything to be committed."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        store: Store,
+        executors: Mapping[str, Executor],
+        clock: Clock,
+        rules: OrderRules,
+        poison: Poison,
+        on_run_changed: Callable[[RunChanged], None],
+        reattach: Callable[[Executor], None],
+    ) -> None:
+        self.engine = engine
+        self.store = store
+        self.outputs = OutputCache()
+        self.is_over = False
+        self.flushes = 0
+        self.backlog_rows = 0
+        self._executors = executors
+        self._clock = clock
+        self._rules = rules
+        self._poison = poison
+        self._on_run_changed = on_run_changed
+        self._reattach = reattach
+        self._attached: set[str] = set()
+        self._batch: deque[Entry] = deque()
+        self._in_flight: list[Entry] = []
+        self._has_work = asyncio.Event()
+        self._drained = asyncio.Event()
+        self._drained.set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at: datetime | None = None
+        self._continuing = False
+        self._failure: tuple[Input, str, RunKey | None] | None = None
+        self._reporter: dict[AttemptId, str] = {}  # who is to be told that its report is committed
+        self._unlaunched: set[AttemptId] = set()  # decided, not committed
+        self._unended: set[AttemptId] = set()  # end decided, not committed
+        self._tasks: anyio.abc.TaskGroup | None = None
+
+    # ---- deciding -------------------------------------------------------------------------------------------------
+
+    def offer(self, event: Input, reply: asyncio.Future[RunStarted | None] | None = None) -> None:
+        """Decide what follows from the event. A refusal goes to `reply`, or is raised when there is none."""
+        if self.is_over or self._failure is not None:
+            raise Unavailable("the scheduler is reloading its state", hint="Try again in a moment.")
+        run = self._run_of(event)
+        try:
+            decision = self.engine.step(event, self._clock.now())
+        except UserError as error:
+            if reply is None:
+                raise
+            _fail(reply, error)
+            return
+        except Exception as error:
+            # The engine may be half-way through a change: nothing more may be decided on it.
+            if run is None and self.engine.focus is not None:
+                run = self.engine.focus.key
+            self._failure = (event, traceback.format_exc(), run)
+            if reply is not None:
+                _fail(reply, InvariantBroken(f"internal error: {error!r}"))
+            self._has_work.set()
+            return
+        self._append(Entry(event, decision, reply))
+
+    def adopt(self, entry: Entry) -> None:
+        """Take over the decision of the restore: the first entry of the term."""
+        self._append(entry)
+
+    def write(self, *writes: Write) -> None:
+        """Commit rows that need no decision, in turn with the rest."""
+        self._append(Entry(None, Decision(writes=list(writes), wake_at=self._timer_at)))
+
+    def on_reports(self, executor: str, reports: Sequence[Report]) -> None:
+        """The sink of one executor."""
+        for report in reports:
+            if self.is_over or self._failure is not None:
+                return  # its sender keeps it and sends it again to the next term
+            attempt_id = AttemptId(report.attempt_id)
+            if not isinstance(report, Started):
+                self._reporter[attempt_id] = executor
+            if attempt_id in self._poison.quarantined:
+                self._append(Entry(None, Decision(effects=[AckReport(attempt_id=attempt_id)], wake_at=self._timer_at)))
+                continue
+            if isinstance(report, Finished) and attempt_id in self._poison.unstorable:
+                report = replace(
+                    report,
+                    state=AttemptState.FAILED,
+                    reason=EndReason.UNSTORABLE,
+                    output=None,
+                    error=f"Postgres refused what this attempt reported: {self._poison.unstorable[attempt_id]}",
+                )
+            self.offer(report)
+
+    def _run_of(self, event: Input) -> RunKey | None:
+        if isinstance(event, Started | Finished | Lost):
+            attempt = self.engine.attempts.get(AttemptId(event.attempt_id))
+            return attempt.row.run if attempt is not None else None
+        if isinstance(event, commands.CancelRun):
+            return event.run
+        return None
+
+    def _append(self, entry: Entry) -> None:
+        decision = entry.decision
+        self._arm(decision.wake_at)
+        if decision.more and not self._continuing:
+            self._continuing = True
+            asyncio.get_running_loop().call_soon(self._continue)
+        if not decision.writes and not decision.effects and entry.reply is None:
+            return
+        for effect in decision.effects:
+            if isinstance(effect, Launch):
+                self._unlaunched.add(effect.attempt_id)
+            elif isinstance(effect, AckReport):
+                self._unended.add(effect.attempt_id)
+        self.backlog_rows += len(decision.writes)
+        self._batch.append(entry)
+        self._drained.clear()
+        self._has_work.set()
+
+    def _continue(self) -> None:
+        self._continuing = False
+        if self.is_over or self._failure is not None:
+            return
+        if self.backlog_rows > MAX_BACKLOG_ROWS:
+            self._continuing = True  # the flush loop calls again when there is room
+            return
+        self.offer(events.WorkContinued())
+
+    def _arm(self, wake_at: datetime | None) -> None:
+        if wake_at == self._timer_at:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._timer_at = wake_at
+        if wake_at is not None:
+            delay = max(0.0, (wake_at - self._clock.now()).total_seconds())
+            self._timer = asyncio.get_running_loop().call_later(delay, self._ring)
+
+    def _ring(self) -> None:
+        self._timer, self._timer_at = None, None
+        if not self.is_over and self._failure is None:
+            self.offer(events.TimePassed())
+
+    def clock_jumped(self) -> None:
+        """Wall-clock time was set: what is due may be due now, and the timer's delay is wrong."""
+        if not self.is_over and self._failure is None:
+            self._arm(None)
+            self.offer(events.TimePassed())
+
+    # ---- committing -----------------------------------------------------------------------------------------------
+
+    async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Flush until the term ends. Raises Conflict, Unavailable or Ended."""
+        try:
+            async with anyio.create_task_group() as tasks:
+                self._tasks = tasks
+                task_status.started()
+                try:
+                    while True:
+                        await self._has_work.wait()
+                        await self._flush_next()
+                finally:
+                    tasks.cancel_scope.cancel()
+        finally:
+            self._end()
+
+    async def _flush_next(self) -> None:
+        if not self._batch:
+            self._has_work.clear()
+            if self._failure is not None:
+                await self._quarantine(*self._failure)
+            self._drained.set()
+            return
+        entries = self._in_flight = self._take()
+        writes = [write for entry in entries for write in entry.decision.writes]
+        if writes:
+            failpoint.hit("daemon.before_flush")
+            try:
+                await self.store.flush(self.engine.epoch, writes)
+            except Unstorable:
+                await self._bisect(entries)
+                raise Ended from None
+            failpoint.hit("daemon.after_flush")
+            self.flushes += 1
+        self._commit(entries)
+
+    def _take(self) -> list[Entry]:
+        entries: list[Entry] = []
+        rows = 0
+        while self._batch and (not entries or rows + len(self._batch[0].decision.writes) <= MAX_FLUSH_ROWS):
+            entry = self._batch.popleft()
+            rows += len(entry.decision.writes)
+            entries.append(entry)
+        return entries
+
+    def _commit(self, entries: list[Entry]) -> None:
+        self._in_flight = []
+        failpoint.hit("daemon.before_release")
+        self._release(entries)
+        self.backlog_rows -= sum(len(entry.decision.writes) for entry in entries)
+        if self._continuing and self.backlog_rows <= MAX_BACKLOG_ROWS:
+            asyncio.get_running_loop().call_soon(self._continue)
+
+    async def _bisect(self, entries: list[Entry]) -> None:
+        """Commit what comes before the one entry that Postgres refuses, and remember that one.
+
+        What comes after it was decided on a state that will never be: it is dropped with the term.
+        """
+        if len(entries) == 1:
+            try:
+                await self.store.flush(self.engine.epoch, entries[0].decision.writes)
+            except Unstorable as error:
+                self._remember_refused(entries[0], error)
+                raise Ended from None
+            self._commit(entries)
+            return
+        middle = len(entries) // 2
+        for part in (entries[:middle], entries[middle:]):
+            try:
+                await self.store.flush(self.engine.epoch, [w for entry in part for w in entry.decision.writes])
+            except Unstorable:
+                await self._bisect(part)
+            else:
+                self._commit(part)
+
+    def _remember_refused(self, entry: Entry, error: Unstorable) -> None:
+        event = entry.input
+        attempt_id = event.attempt_id if isinstance(event, Finished | Lost) else None
+        log.error(
+            "flush.refused",
+            sqlstate=error.sqlstate,
+            error=error.message,
+            attempt_id=attempt_id,
+            rows=len(entry.decision.writes),
+        )
+        if isinstance(event, Finished | Lost):
+            self._poison.unstorable[AttemptId(event.attempt_id)] = error.message
+        if entry.reply is not None:
+            _fail(entry.reply, UserError(f"Postgres refuses this: {error.message}", hint=error.hint))
+        request = next((w.row for w in entry.decision.writes if isinstance(w.row, RequestDone)), None)
+        if request is not None:
+            self._poison.requests[request.id] = error.message
+
+    async def _quarantine(self, event: Input, trace: str, run: RunKey | None) -> None:
+        """Keep an event that raised, freeze its run, and let everything else go on in a new term."""
+        attempt_id = AttemptId(event.attempt_id) if isinstance(event, Started | Finished | Lost) else None
+        if attempt_id is not None and not isinstance(event, Started):
+            self._poison.quarantined.add(attempt_id)
+        entry = QuarantinedEvent(
+            run=run,
+            attempt_id=attempt_id,
+            kind=type(event).__name__,
+            event=msgspec.json.encode(event, enc_hook=repr).decode().replace("\\u0000", "\\ufffd"),
+            traceback=trace,
+            at=self._clock.now(),
+        )
+        number = await self.store.quarantine(self.engine.epoch, entry)
+        log.error("event.quarantined", entry=number, kind=entry.kind, run=run, attempt_id=attempt_id, error=trace)
+        raise Ended
+
+    # ---- doing ----------------------------------------------------------------------------------------------------
+
+    def _release(self, entries: Iterable[Entry]) -> None:
+        launches: list[Launch] = []
+        stops: dict[str, list[StopOrder]] = {}
+        acks: dict[str, list[AttemptId]] = {}
+        for entry in entries:
+            outputs = {
+                (write.row.run, write.row.task_id): write.row.value
+                for write in entry.decision.writes
+                if isinstance(write.row, XComRow)
+            }
+            for effect in entry.decision.effects:
+                match effect:
+                    case Launch():
+                        self._unlaunched.discard(effect.attempt_id)
+                        if effect.executor in self._attached:
+                            launches.append(effect)
+                    case StopAttempt():
+                        stops.setdefault(effect.executor, []).append(effect.stop)
+                    case AckReport():
+                        self._unended.discard(effect.attempt_id)
+                        reporter = self._reporter.pop(effect.attempt_id, None)
+                        if reporter is not None:
+                            acks.setdefault(reporter, []).append(effect.attempt_id)
+                    case AttemptEnded():
+                        row = effect.attempt
+                        if row.state is AttemptState.SUCCESS:
+                            self.outputs.put(row.run, row.task_id, outputs.get((row.run, row.task_id)))
+                        log_attempt(effect)
+                    case RunChanged():
+                        self._on_run_changed(effect)
+        self._launch(launches)
+        for name, orders in stops.items():
+            if name in self._attached:
+                self._executors[name].stop(orders)
+        for entry in entries:
+            if entry.reply is not None and not entry.reply.done():
+                entry.reply.set_result(entry.decision.reply)
+        if acks:
+            failpoint.hit("daemon.before_ack")
+        for name, attempt_ids in acks.items():
+            if name in self._attached:
+                self._executors[name].ack(attempt_ids)
+
+    def _launch(self, launches: Iterable[Launch]) -> None:
+        """Send orders; those whose inputs are not at hand follow when they have been read."""
+        ready: dict[str, list[Order]] = {}
+        for launch in launches:
+            attempt = self.engine.attempts.get(launch.attempt_id)
+            if attempt is None or attempt.instance is None:
+                continue
+            inputs, unknown = self.outputs.find(launch.key.run, attempt.instance.task.spec.inputs)
+            if unknown:
+                assert self._tasks is not None
+                self._tasks.start_soon(self._launch_with_reads, launch, inputs, unknown)
+            else:
+                order = build_order(attempt, attempt.instance, inputs, self._rules)
+                ready.setdefault(launch.executor, []).append(order)
+        for name, orders in ready.items():
+            self._executors[name].submit(orders)
+
+    async def _launch_with_reads(self, launch: Launch, inputs: dict[str, str], unknown: list[str]) -> None:
+        inputs.update(await self.store.outputs(launch.key.run, unknown))
+        attempt = self.engine.attempts.get(launch.attempt_id)
+        if attempt is not None and attempt.instance is not None and launch.executor in self._attached:
+            self._executors[launch.executor].submit([build_order(attempt, attempt.instance, inputs, self._rules)])
+
+    async def attach(self, executor: Executor) -> None:
+        """Connect an executor on behalf of this term and send again what is committed and not known to have started.
+
+        Raises Unavailable when it is away, Conflict when it has seen a higher epoch.
+        """
+        name = executor.name
+        live = {attempt.id: attempt.state for attempt in self.engine.attempts.values() if attempt.row.executor == name}
+        # An end that is decided but not committed may still be undone: the executor must keep its report.
+        live |= dict.fromkeys(self._unended, AttemptState.RUNNING)
+        await executor.connect(self.engine.epoch, live, lambda reports: self.on_reports(name, reports))
+        self._attached.add(name)
+        executor.on_lost_connection(lambda: self._detach(executor))
+        mine = [
+            attempt
+            for attempt in self.engine.attempts.values()
+            if attempt.row.executor == name and attempt.id not in self._unlaunched
+        ]
+        self._launch(
+            Launch(
+                attempt_id=attempt.id,
+                key=attempt.row.key,
+                executor=name,
+                try_number=attempt.row.try_number,
+            )
+            for attempt in mine
+            if attempt.state is AttemptState.QUEUED
+        )
+        executor.stop(
+            [
+                StopOrder(attempt_id=attempt.id, reason=attempt.stop_reason)
+                for attempt in mine
+                if attempt.stop_requested_at is not None and attempt.stop_reason is not None
+            ]
+        )
+
+    def _detach(self, executor: Executor) -> None:
+        self._attached.discard(executor.name)
+        if not self.is_over:
+            self._reattach(executor)
+
+    async def drain(self) -> None:
+        """Return when everything decided so far is committed and released."""
+        await self._drained.wait()
+
+    def _end(self) -> None:
+        self.is_over = True
+        for executor in self._executors.values():
+            executor.disconnect()
+        self._attached.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+        for entry in (*self._in_flight, *self._batch):
+            if entry.reply is not None:
+                _fail(entry.reply, Unavailable("the outcome is not known yet", hint="Ask again with the same key."))
+        self._batch.clear()
+        self._drained.set()
+
+
+def log_attempt(ended: AttemptEnded) -> None:
+    """The one canonical line of a finished attempt."""
+    row = ended.attempt
+    started = row.started_at
+    log.info(
+        "attempt.finished",
+        dag_id=ended.dag_id,
+        run_id=ended.run_id,
+        run=row.run,
+        task_id=row.task_id,
+        map_index=row.map_index,
+        try_number=row.try_number,
+        attempt_id=row.attempt_id,
+        state=row.state.value,
+        reason=row.reason.value if row.reason is not None else None,
+        exit_code=row.exit_code,
+        signal=row.signal,
+        queued_seconds=round((started - row.queued_at).total_seconds(), 6) if started is not None else None,
+        run_seconds=(
+            round((row.ended_at - started).total_seconds(), 6)
+            if started is not None and row.ended_at is not None
+            else None
+        ),
+        executor=row.executor,
+        queue=row.queue,
+        pool=row.pool,
+        pid=row.pid,
+        host=row.host,
+        error=row.error.strip().rsplit("\n", 1)[-1] if row.error else None,
+    )
+
+
+def _fail(reply: asyncio.Future[RunStarted | None], error: TicklessError) -> None:
+    if not reply.done():
+        reply.set_exception(error)
