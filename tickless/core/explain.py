@@ -21,13 +21,17 @@ class Reason:
 
     code: str
     """Stable, for programs: the limit's config name, or upstream, retry_delay, starting, running, frozen …"""
-    text: str
+    message: str
+    """A sentence with the numbers."""
     hint: str | None = None
     """What would change it, often a command."""
+    task_id: str | None = None
+    """None = it holds the whole run back."""
+    map_index: int = UNMAPPED
     used: int | None = None
     limit: int | None = None
-    task_id: str | None = None
-    map_index: int = UNMAPPED
+    needed: int | None = None
+    """Of a semaphore: slots taken, slots there are, slots that the task wants."""
 
 
 _HINTS = {
@@ -56,12 +60,12 @@ def explain_run(engine: Engine, run: Run, now: datetime) -> list[Reason]:
         ]
     reasons = []
     if run.cancel_requested_at is not None:
-        reasons.append(Reason(code="cancelled", text="The run was cancelled; its running tasks are being stopped."))
+        reasons.append(Reason(code="cancelled", message="The run was cancelled; its running tasks are being stopped."))
     if run.created_upto < len(run.plan.tasks):
         reasons.append(
             Reason(
                 code="creating",
-                text=f"{run.created_upto} of {len(run.plan.tasks)} task instances are created so far.",
+                message=f"{run.created_upto} of {len(run.plan.tasks)} task instances are created so far.",
             )
         )
     nearness = [TaskState.RUNNING, TaskState.QUEUED, TaskState.SCHEDULED, TaskState.UP_FOR_RETRY, TaskState.NONE]
@@ -177,7 +181,7 @@ def _of_semaphore(semaphore: Semaphore, weight: int, instance: Instance) -> Reas
 def _limit(semaphore: Semaphore, text: str) -> Reason:
     return Reason(
         code=semaphore.name,
-        text=f"{semaphore.name}: {text}.",
+        message=f"{semaphore.name}: {text}.",
         hint=_HINTS.get(semaphore.name),
         used=semaphore.used,
         limit=semaphore.limit,
@@ -187,13 +191,13 @@ def _limit(semaphore: Semaphore, text: str) -> Reason:
 def _frozen(run: Run) -> Reason:
     return Reason(
         code="frozen",
-        text=f"An internal error of tickless stopped scheduling of this run: {run.frozen}",
+        message=f"An internal error of tickless stopped scheduling of this run: {run.frozen}",
         hint=f"Please report it; `tickless run cancel {run.key}` ends the run.",
     )
 
 
 def _stopping() -> Reason:
-    return Reason(code="stopping_daemon", text="The daemon is stopping and admits nothing more.")
+    return Reason(code="stopping_daemon", message="The daemon is stopping and admits nothing more.")
 
 
 def _reason(
@@ -207,7 +211,7 @@ def _reason(
 ) -> Reason:
     return Reason(
         code=code,
-        text=text,
+        message=text,
         hint=hint,
         used=used,
         limit=limit,

@@ -20,17 +20,15 @@ import anyio.abc
 from tickless.clock import Clock
 from tickless.core import commands
 from tickless.core.commands import RunStarted
-from tickless.core.decision import RunChanged, Write
+from tickless.core.decision import Effect, Write
 from tickless.core.engine import Engine
 from tickless.daemon.orders import OrderRules
 from tickless.daemon.term import MAX_BACKLOG_ROWS, Ended, Entry, Input, Poison, Term
 from tickless.errors import Conflict, TicklessError, Unavailable, UserError
 from tickless.executors.base import Executor
 from tickless.model.dag import DagSpec
-from tickless.model.id import RunKey
 from tickless.model.limit import Limits, Routing
 from tickless.model.row import RequestDone
-from tickless.model.state import FINISHED_RUN_STATES, RunState
 from tickless.store.base import Store
 from tickless.telemetry.log import get_log
 
@@ -53,9 +51,11 @@ class Scheduler:
         routing: Routing,
         rules: OrderRules,
         decode_spec: Callable[[str], DagSpec],
+        publish: Callable[[Effect], None],
         prepare: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """`prepare` is called before each rebuild: it brings a private Postgres and the launcher back if they died."""
+        """`publish` is told each effect that is released. `prepare` is called before each rebuild: it brings
+        a private Postgres and the launcher back if they died."""
         self._store = store
         self._executors = executors
         self._clock = clock
@@ -63,12 +63,12 @@ class Scheduler:
         self._routing = routing
         self._rules = rules
         self._decode_spec = decode_spec
+        self._publish = publish
         self._prepare = prepare
         self._poison = Poison()
         self._term: Term | None = None
         self._tasks: anyio.abc.TaskGroup | None = None
         self._is_stopping = False
-        self._waiters: dict[RunKey, list[asyncio.Future[RunState]]] = {}
         self._requests_dirty = asyncio.Event()
         self._has_term = asyncio.Event()
         self.on_rebuilt: list[Callable[[], None]] = []
@@ -100,19 +100,6 @@ class Scheduler:
     def offer(self, event: Input) -> None:
         """Decide without waiting for the commit; for inputs whose source offers them again in the next term."""
         self.term.offer(event)
-
-    async def wait_run(self, run: RunKey) -> RunState:
-        """The end state of a live run, once it is committed."""
-        future: asyncio.Future[RunState] = asyncio.get_running_loop().create_future()
-        self._waiters.setdefault(run, []).append(future)
-        try:
-            return await future
-        finally:
-            waiting = self._waiters.get(run, [])
-            if future in waiting:
-                waiting.remove(future)
-            if not waiting:
-                self._waiters.pop(run, None)
 
     def requests_changed(self) -> None:
         """There may be new rows in the request tables."""
@@ -190,7 +177,7 @@ class Scheduler:
             clock=self._clock,
             rules=self._rules,
             poison=self._poison,
-            on_run_changed=self._run_changed,
+            publish=self._publish,
             reattach=self._reattach,
         )
         term.adopt(Entry(None, decision))
@@ -204,11 +191,6 @@ class Scheduler:
             attempts=len(snapshot.attempts),
             seconds=round(self._clock.monotonic() - started, 4),
         )
-        # A run may have ended in a commit whose answer was lost: its waiters are told what the rows say.
-        for run in [key for key in self._waiters if key not in engine.runs]:
-            for future in self._waiters.pop(run):
-                if not future.done():
-                    future.set_exception(Unavailable("the scheduler was rebuilt", hint="Ask again."))
         return term
 
     async def _attach(self, term: Term, executor: Executor) -> None:
@@ -257,18 +239,6 @@ class Scheduler:
             await term.drain()
             if not requests:
                 await self._requests_dirty.wait()
-
-    def _run_changed(self, change: RunChanged) -> None:
-        about = {"dag_id": change.dag_id, "run_id": change.run_id, "run": change.run}
-        if change.state in FINISHED_RUN_STATES:
-            log.info("run.finished", **about, state=change.state.value, seconds=change.seconds)
-            for future in self._waiters.pop(RunKey(change.run), []):
-                if not future.done():
-                    future.set_result(change.state)
-        elif change.state is RunState.RUNNING:
-            log.debug("run.started", **about)
-        else:
-            log.info("run.created", **about)
 
 
 def _message(group: BaseExceptionGroup[TicklessError]) -> str:

@@ -25,7 +25,7 @@ from tickless import failpoint
 from tickless.clock import Clock
 from tickless.core import commands, events
 from tickless.core.commands import RunStarted
-from tickless.core.decision import AckReport, AttemptEnded, Decision, Launch, RunChanged, StopAttempt, Write
+from tickless.core.decision import AckReport, AttemptEnded, Decision, Effect, Launch, RunChanged, StopAttempt, Write
 from tickless.core.engine import Engine
 from tickless.daemon.orders import OrderRules, OutputCache, build_order
 from tickless.errors import InvariantBroken, TicklessError, Unavailable, Unstorable, UserError
@@ -34,7 +34,7 @@ from tickless.model.id import AttemptId, RunKey
 from tickless.model.order import Order, StopOrder
 from tickless.model.report import Finished, Lost, Report, Started
 from tickless.model.row import RequestDone, XComRow
-from tickless.model.state import AttemptState, EndReason
+from tickless.model.state import FINISHED_RUN_STATES, AttemptState, EndReason, RunState
 from tickless.store.base import QuarantinedEvent, Store
 from tickless.telemetry.log import get_log
 
@@ -81,7 +81,7 @@ class Term:
         clock: Clock,
         rules: OrderRules,
         poison: Poison,
-        on_run_changed: Callable[[RunChanged], None],
+        publish: Callable[[Effect], None],
         reattach: Callable[[Executor], None],
     ) -> None:
         self.engine = engine
@@ -94,7 +94,7 @@ class Term:
         self._clock = clock
         self._rules = rules
         self._poison = poison
-        self._on_run_changed = on_run_changed
+        self._publish = publish
         self._reattach = reattach
         self._attached: set[str] = set()
         self._batch: deque[Entry] = deque()
@@ -364,7 +364,8 @@ class Term:
                             self.outputs.put(row.run, row.task_id, outputs.get((row.run, row.task_id)))
                         log_attempt(effect)
                     case RunChanged():
-                        self._on_run_changed(effect)
+                        log_run(effect)
+                self._publish(effect)
         self._launch(launches)
         for name, orders in stops.items():
             if name in self._attached:
@@ -489,6 +490,17 @@ def log_attempt(ended: AttemptEnded) -> None:
         host=row.host,
         error=row.error.strip().rsplit("\n", 1)[-1] if row.error else None,
     )
+
+
+def log_run(change: RunChanged) -> None:
+    """A run was made, started, or ended."""
+    about = {"dag_id": change.dag_id, "run_id": change.run_id, "run": change.run}
+    if change.state in FINISHED_RUN_STATES:
+        log.info("run.finished", **about, state=change.state.value, seconds=change.seconds)
+    elif change.state is RunState.RUNNING:
+        log.debug("run.started", **about)
+    else:
+        log.info("run.created", **about)
 
 
 def _fail(reply: asyncio.Future[RunStarted | None], error: TicklessError) -> None:
