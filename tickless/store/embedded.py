@@ -204,7 +204,7 @@ class EmbeddedPostgres:
         running = self._running()
         if running is None or running.sockets is None:
             raise Unavailable(f"the private Postgres of {self._home} is not running", hint="Start it: tickless dev")
-        return f"postgresql://{ROLE}@/{database}?host={quote(running.sockets, safe='/')}&port={PORT}"
+        return f"postgresql://{ROLE}@/{database}?host={quote(running.sockets, safe='/')}&port={running.port}"
 
     async def _is_ready(self) -> bool:
         """Wait until the server answers (True) or has ended (False)."""

@@ -18,13 +18,18 @@ class PidFile:
     """postmaster.pid as far as it has been written. The server writes it in steps while it starts."""
 
     pid: int
-    sockets: str | None
+    port: int | None  # which is in the socket's name
+    sockets: str | None  # the folder
 
 
 def read_pid_file(data: Path) -> PidFile | None:
     try:
         lines = (data / "postmaster.pid").read_text().splitlines()
-        return PidFile(pid=int(lines[0]), sockets=lines[4] if len(lines) > 4 and lines[4] else None)
+        return PidFile(
+            pid=int(lines[0]),
+            port=int(lines[3]) if len(lines) > 3 else None,
+            sockets=lines[4] or None if len(lines) > 4 else None,
+        )
     except (FileNotFoundError, NotADirectoryError, IndexError, ValueError):
         return None
 
