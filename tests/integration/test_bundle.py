@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 import stat
 import threading
+import time
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,6 +35,13 @@ def store(tmp_path: Path) -> BundleStore:
     return BundleStore(tmp_path / "home", SystemClock())
 
 
+class LaterClock(SystemClock):
+    """A minute ahead, so that files made just now count as old."""
+
+    def now(self) -> datetime:
+        return super().now() + timedelta(minutes=1)
+
+
 def put(folder: Path, name: str, content: str = "x", *, mtime: int = OLD) -> Path:
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,11 +51,8 @@ def put(folder: Path, name: str, content: str = "x", *, mtime: int = OLD) -> Pat
 
 
 def stored(bundle: Bundle) -> dict[str, str]:
-    return {
-        str(path.relative_to(bundle.path)): path.read_text()
-        for path in sorted(bundle.path.rglob("*"))
-        if path.is_file()
-    }
+    files = [path for path in sorted(bundle.path.rglob("*")) if path.is_file()]
+    return {str(path.relative_to(bundle.path)): path.read_text() for path in files}
 
 
 def test_a_snapshot_holds_the_files_and_is_read_only(store: BundleStore, folder: Path) -> None:
@@ -76,32 +84,38 @@ def test_the_name_follows_content_names_and_the_executable_bit_only(store: Bundl
     assert store.snapshot(folder).path == first.path
 
 
-def test_unchanged_files_are_not_read_again(store: BundleStore, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unchanged_files_are_not_read_again(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = BundleStore(tmp_path / "home", LaterClock())
     for number in range(20):
         put(folder, f"f{number}.py", str(number))
     store.snapshot(folder)
     read: list[str] = []
-    real = bundle_module.hashlib.file_digest
+    real = hashlib.file_digest
 
-    def noting(stream: object, algorithm: str) -> object:
-        read.append(os.path.basename(getattr(stream, "name", "")))
-        return real(stream, algorithm)  # type: ignore[arg-type]  # passed through
+    def noting(stream: Any, algorithm: str) -> Any:
+        read.append(os.path.basename(stream.name))
+        return real(stream, algorithm)
 
-    monkeypatch.setattr(bundle_module.hashlib, "file_digest", noting)
-    put(folder, "f7.py", "7", mtime=OLD + 1)
+    monkeypatch.setattr(hashlib, "file_digest", noting)
+    put(folder, "f7.py", "x7")
     store.snapshot(folder)
     assert read == ["f7.py"]
 
 
-def test_a_change_without_a_new_mtime_right_after_a_snapshot_is_seen(store: BundleStore, folder: Path) -> None:
+def test_a_change_that_hides_its_mtime_is_seen(tmp_path: Path, folder: Path) -> None:
+    store = BundleStore(tmp_path / "home", LaterClock())
     file = put(folder, "a.py", "one")
-    os.utime(file)  # now: too fresh to be remembered
-    at = file.stat().st_mtime_ns
     store.snapshot(folder)
-    with file.open("r+") as stream:
+    with file.open("r+") as stream:  # the same inode, size and, after put back, mtime
         stream.write("two")
-    os.utime(file, ns=(at, at))
+    os.utime(file, (OLD, OLD))
     assert stored(store.snapshot(folder)) == {"a.py": "two"}
+
+
+def test_a_fresh_file_is_not_remembered(store: BundleStore, folder: Path) -> None:
+    put(folder, "a.py")
+    store.snapshot(folder)
+    assert store._hashes[folder] == {}
 
 
 def test_what_editors_git_and_python_leave_is_not_in_it(store: BundleStore, folder: Path) -> None:
@@ -263,8 +277,6 @@ def test_two_thousand_files_cost_a_stat_each(store: BundleStore, folder: Path) -
     for number in range(2000):
         put(folder, f"d{number % 20}/f{number}.py", str(number))
     first = store.snapshot(folder)
-    import time
-
     start = time.perf_counter()
     assert store.snapshot(folder).path == first.path
     assert time.perf_counter() - start < 1.0
