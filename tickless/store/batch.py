@@ -1,0 +1,197 @@
+"""One flush, coalesced: several writes of a row become one, with the first guard and the last image.
+
+Shared by the Postgres store and its in-memory fake, so that both mean the same by a batch. Rows of a section are in
+the order of their keys: two batches that touch the same rows lock them in the same order.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from operator import itemgetter
+from typing import Any, TypeVar, assert_never
+
+import msgspec
+
+from tickless.core.decision import Write
+from tickless.errors import Unstorable
+from tickless.model.id import AttemptId, RunKey, TaskKey, VersionKey
+from tickless.model.row import (
+    AttemptRow,
+    DagVanishedRow,
+    InstanceRow,
+    PoolRow,
+    RequestDone,
+    RunRow,
+    VersionRow,
+    XComRow,
+)
+
+UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+"""Characters that no text column takes: NUL, and halves of a surrogate pair."""
+
+_FIRST = itemgetter(0)
+_encode = msgspec.json.Encoder().encode
+K = TypeVar("K")
+R = TypeVar("R")
+
+Row = RunRow | InstanceRow | AttemptRow | XComRow | PoolRow | VersionRow | RequestDone
+Guarded = tuple[R, tuple[object, ...]]
+"""A row image and what its guarded columns must be now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DagPointer:
+    """The row of `dag`: which version is current. `version` None = no file defines the DAG any more."""
+
+    dag_id: str
+    version: VersionKey | None
+    file: str | None
+    at: datetime
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one flush writes, by kind."""
+
+    versions: dict[VersionKey, VersionRow] = field(default_factory=dict)
+    dags: dict[str, DagPointer] = field(default_factory=dict)
+    pools: dict[str, PoolRow] = field(default_factory=dict)
+    new_runs: dict[RunKey, RunRow] = field(default_factory=dict)
+    runs: dict[RunKey, Guarded[RunRow]] = field(default_factory=dict)
+    new_instances: dict[TaskKey, InstanceRow] = field(default_factory=dict)
+    instances: dict[TaskKey, Guarded[InstanceRow]] = field(default_factory=dict)
+    new_attempts: dict[AttemptId, AttemptRow] = field(default_factory=dict)
+    attempts: dict[AttemptId, Guarded[AttemptRow]] = field(default_factory=dict)
+    xcoms: dict[tuple[TaskKey, str], XComRow] = field(default_factory=dict)
+    requests: dict[tuple[str, int], RequestDone] = field(default_factory=dict)
+
+    @staticmethod
+    def of(writes: Iterable[Write]) -> Batch:
+        """Coalesce the writes of one or several steps, in the order in which they were decided."""
+        batch = Batch()
+        for write in writes:
+            batch._add(write)
+        return batch
+
+    def _add(self, write: Write) -> None:
+        row = write.row
+        match row:
+            case InstanceRow():
+                _add_guarded(self.new_instances, self.instances, row.key, row, write.expected)
+            case AttemptRow():
+                _add_guarded(self.new_attempts, self.attempts, row.attempt_id, row, write.expected)
+            case RunRow():
+                _add_guarded(self.new_runs, self.runs, row.key, row, write.expected)
+            case XComRow():
+                self.xcoms[TaskKey(row.run, row.task_id, row.map_index), row.key] = row
+            case RequestDone():
+                self.requests[row.table, row.id] = row
+            case PoolRow():
+                self.pools[row.name] = row
+            case VersionRow():
+                self.versions[row.key] = row
+                self.dags[row.dag_id] = DagPointer(dag_id=row.dag_id, version=row.key, file=row.file, at=row.created_at)
+            case DagVanishedRow():
+                self.dags[row.dag_id] = DagPointer(dag_id=row.dag_id, version=None, file=None, at=row.at)
+            case _:
+                assert_never(row)
+
+    def __len__(self) -> int:
+        """How many rows it writes."""
+        return (
+            len(self.new_instances)
+            + len(self.instances)
+            + len(self.new_attempts)
+            + len(self.attempts)
+            + len(self.new_runs)
+            + len(self.runs)
+            + len(self.xcoms)
+            + len(self.requests)
+            + len(self.pools)
+            + len(self.versions)
+            + len(self.dags)
+        )
+
+    def rows(self) -> Iterator[Row]:
+        """Every row image that it writes."""
+        for plain in (
+            *(self.versions, self.pools, self.new_runs, self.new_instances, self.new_attempts),
+            *(self.xcoms, self.requests),
+        ):
+            yield from plain.values()
+        for guarded in (self.runs, self.instances, self.attempts):
+            for row, _ in guarded.values():
+                yield row
+
+    def encode(self) -> tuple[str | None, ...]:
+        """The sections as JSON texts, None for an empty one, in the order of the parameters of `flush_v1`.
+
+        Raises Unstorable for what JSON in UTF-8 cannot hold (a lone surrogate, an integer of more than 64 bits).
+        """
+        try:
+            return (
+                _plain(self.versions),
+                _plain(self.dags),
+                _plain(self.pools),
+                _plain(self.new_runs),
+                _guarded(self.runs),
+                _plain(self.new_instances),
+                _guarded(self.instances),
+                _plain(self.new_attempts),
+                _guarded(self.attempts),
+                _plain(self.xcoms),
+                _plain(self.requests),
+            )
+        except (UnicodeEncodeError, OverflowError) as error:
+            raise Unstorable(f"a row cannot be encoded: {error}", sqlstate="22021") from error
+
+    def counts(self) -> list[int]:
+        """How many rows each section that is checked must insert or update, in the order of `encode`."""
+        return [
+            len(self.new_runs),
+            len(self.runs),
+            len(self.new_instances),
+            len(self.instances),
+            len(self.new_attempts),
+            len(self.attempts),
+        ]
+
+
+def _add_guarded(
+    new: dict[K, R], changed: dict[K, Guarded[R]], key: K, row: R, expected: tuple[object, ...] | None
+) -> None:
+    if key in new:
+        new[key] = row
+    elif key in changed:
+        changed[key] = (row, changed[key][1])
+    elif expected is None:
+        new[key] = row
+    else:
+        changed[key] = (row, expected)
+
+
+def _plain(rows: dict[Any, R]) -> str | None:
+    if not rows:
+        return None
+    return _encode([row for _, row in sorted(rows.items(), key=_FIRST)]).decode()
+
+
+def _guarded(rows: dict[Any, Guarded[R]]) -> str | None:
+    """Each row with the guard spliced in front: the old state as `was`, the old attempt as `had`."""
+    if not rows:
+        return None
+    parts = []
+    for _, (row, expected) in sorted(rows.items(), key=_FIRST):
+        guard = b'{"was":' + _encode(expected[0])
+        if len(expected) > 1:
+            guard += b',"had":' + _encode(expected[1])
+        parts.append(guard + b"," + _encode(row)[1:])
+    return (b"[" + b",".join(parts) + b"]").decode()
+
+
+def make_storable(text: str) -> str:
+    """The text with NULs and lone surrogates escaped: what is kept for debugging must never be refused itself."""
+    return UNSTORABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)

@@ -1,0 +1,328 @@
+"""The store in memory: a verified fake for tests, and what the sequential executor runs a DAG on without a database.
+
+It passes the same contract as the Postgres store (tests/contract/test_store.py). Everything is synchronous inside, so
+that a state machine under Hypothesis can drive it; the port's methods wrap the `…_now` ones. What a test can ask for
+besides: unknown outcomes (`fail_next`), data that Postgres would refuse (`refuse`), a hand UPDATE (the tables are
+plain dicts), a picture at any moment (`load_now`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from tickless.core.decision import Write
+from tickless.core.snapshot import Snapshot
+from tickless.errors import Conflict, Unavailable, Unstorable
+from tickless.model.dag import DEFAULT_POOL
+from tickless.model.id import AttemptId, Epoch, RunKey, TaskId, TaskKey, VersionKey
+from tickless.model.row import (
+    AttemptRow,
+    InstanceRow,
+    InstanceTally,
+    PoolRow,
+    RequestDone,
+    RunRow,
+    VersionRow,
+    XComRow,
+)
+from tickless.model.state import FINISHED_RUN_STATES, FINISHED_TASK_STATES, LIVE_ATTEMPT_STATES, TaskState
+from tickless.store.base import ImportProblem, QuarantinedEvent, TriggerRequest
+from tickless.store.batch import UNSTORABLE, Batch, DagPointer, make_storable
+
+RETURN_KEY = "return_value"
+MAX_OPEN_REQUESTS = 500
+DEFAULT_POOL_SLOTS = 128
+MAX_ID_LENGTH = 250
+MAX_VALUE_BYTES = 16 * 1024 * 1024
+
+
+class MemoryStore:
+    """See the module's docstring. The tables are public; a test may look, and play the operator who edits them."""
+
+    def __init__(self) -> None:
+        self.epoch = Epoch(0)
+        self.owner: str | None = None
+        self.versions: dict[VersionKey, VersionRow] = {}
+        self.dags: dict[str, DagPointer] = {}
+        self.pools: dict[str, PoolRow] = {DEFAULT_POOL: PoolRow(name=DEFAULT_POOL, slots=DEFAULT_POOL_SLOTS)}
+        self.runs: dict[RunKey, RunRow] = {}
+        self.instances: dict[TaskKey, InstanceRow] = {}
+        self.attempts: dict[AttemptId, AttemptRow] = {}
+        self.xcoms: dict[tuple[TaskKey, str], XComRow] = {}
+        self.requests: dict[int, TriggerRequest] = {}
+        self.done: dict[tuple[str, int], RequestDone] = {}
+        self.import_problems: dict[tuple[str, str], ImportProblem] = {}
+        self.quarantined: dict[int, QuarantinedEvent] = {}
+        self.flushes = 0
+        """Flushes that were committed."""
+        self.refuse: Callable[[Any], str | None] = lambda row: None
+        """Row -> SQLSTATE to refuse it with, besides what is always refused."""
+        self._failures: list[bool] = []
+
+    # ---- knobs ----------------------------------------------------------------------------------------------------
+
+    def fail_next(self, *, commit: bool) -> None:
+        """The next write (flush, quarantine, import problems, epoch) raises Unavailable, committed or not."""
+        self._failures.append(commit)
+
+    def add_request(
+        self,
+        dag_id: str,
+        *,
+        run_id: str | None = None,
+        conf: str = "{}",
+        logical_date: datetime | None = None,
+        idempotency_key: str | None = None,
+    ) -> int:
+        """What `tickless.trigger_dag` does in SQL."""
+        number = len(self.requests) + 1
+        self.requests[number] = TriggerRequest(
+            id=number,
+            dag_id=dag_id,
+            run_id=run_id,
+            conf=conf,
+            logical_date=logical_date,
+            idempotency_key=idempotency_key,
+        )
+        return number
+
+    # ---- the port, synchronous ------------------------------------------------------------------------------------
+
+    def take_epoch_now(self, owner: str) -> Epoch:
+        with_answer = self._begin()
+        self.epoch = Epoch(self.epoch + 1)
+        self.owner = owner
+        self._answer(with_answer)
+        return self.epoch
+
+    def flush_now(self, epoch: Epoch, writes: Sequence[Write]) -> None:
+        with_answer = self._begin()
+        batch = Batch.of(writes)
+        self._check_epoch(epoch)
+        self._check_storable(batch)
+        self._check_guards(batch)
+        self._check_unique(batch)
+        self.versions |= batch.versions
+        for dag_id, pointer in batch.dags.items():
+            old = self.dags.get(dag_id)
+            self.dags[dag_id] = replace(pointer, file=pointer.file or (old.file if old else None))
+        self.pools |= batch.pools
+        self.runs |= batch.new_runs
+        self.runs |= {key: run for key, (run, _) in batch.runs.items()}
+        self.instances |= batch.new_instances
+        self.instances |= {key: instance for key, (instance, _) in batch.instances.items()}
+        self.attempts |= batch.new_attempts
+        self.attempts |= {key: attempt for key, (attempt, _) in batch.attempts.items()}
+        self.xcoms |= batch.xcoms
+        self.done |= batch.requests
+        self.flushes += 1
+        self._answer(with_answer)
+
+    def load_now(self) -> Snapshot:
+        runs = [run for _, run in sorted(self.runs.items()) if run.state not in FINISHED_RUN_STATES]
+        keys = {run.key for run in runs}
+        current = {dag_id: dag.version for dag_id, dag in sorted(self.dags.items()) if dag.version is not None}
+        wanted = {*current.values(), *(run.version for run in runs)}
+        last_numbers: dict[str, int] = {}
+        for version in self.versions.values():
+            last_numbers[version.dag_id] = max(version.number, last_numbers.get(version.dag_id, 0))
+        unfinished, tallies = [], Counter[tuple[RunKey, TaskId, TaskState]]()
+        for key, instance in sorted(self.instances.items()):
+            if key.run not in keys:
+                continue
+            if instance.state in FINISHED_TASK_STATES:
+                tallies[key.run, key.task_id, instance.state] += 1
+            else:
+                unfinished.append(instance)
+        return Snapshot(
+            versions=[version for key, version in sorted(self.versions.items()) if key in wanted],
+            current={dag_id: int(version) for dag_id, version in current.items()},
+            last_numbers=last_numbers,
+            runs=runs,
+            instances=unfinished,
+            tallies=[
+                InstanceTally(run=run, task_id=task_id, state=state, count=count)
+                for (run, task_id, state), count in sorted(tallies.items())
+            ],
+            attempts=[a for _, a in sorted(self.attempts.items()) if a.state in LIVE_ATTEMPT_STATES],
+            pools=[pool for _, pool in sorted(self.pools.items())],
+            last_run=max(self.runs, default=RunKey(0)),
+            last_version=max(self.versions, default=0),
+        )
+
+    def quarantine_now(self, epoch: Epoch, event: QuarantinedEvent) -> int:
+        with_answer = self._begin()
+        self._check_epoch(epoch)
+        number = len(self.quarantined) + 1
+        self.quarantined[number] = replace(
+            event, event=make_storable(event.event), traceback=make_storable(event.traceback)
+        )
+        run = self.runs.get(event.run) if event.run is not None else None
+        if run is not None:
+            self.runs[run.key] = replace(run, frozen=f"internal error, quarantine entry {number}: {event.kind}")
+        self._answer(with_answer)
+        return number
+
+    def outputs_now(self, run: RunKey, task_ids: Sequence[str]) -> dict[str, str]:
+        wanted = [(TaskKey(run, TaskId(task_id)), RETURN_KEY) for task_id in dict.fromkeys(task_ids)]
+        return {key[0].task_id: self.xcoms[key].value for key in wanted if key in self.xcoms}
+
+    def open_requests_now(self) -> list[TriggerRequest]:
+        handled = {number for table, number in self.done if table == "trigger_request"}
+        return [request for number, request in self.requests.items() if number not in handled][:MAX_OPEN_REQUESTS]
+
+    def set_import_problems_now(self, epoch: Epoch, problems: Sequence[ImportProblem]) -> None:
+        with_answer = self._begin()
+        self._check_epoch(epoch)
+        for problem in problems:
+            if problem.error is None:
+                self.import_problems.pop((problem.folder, problem.file), None)
+            else:
+                self.import_problems[problem.folder, problem.file] = replace(
+                    problem,
+                    error=make_storable(problem.error),
+                    traceback=make_storable(problem.traceback) if problem.traceback is not None else None,
+                )
+        self._answer(with_answer)
+
+    # ---- the port -------------------------------------------------------------------------------------------------
+
+    async def take_epoch(self, owner: str) -> Epoch:
+        return self.take_epoch_now(owner)
+
+    async def load(self) -> Snapshot:
+        return self.load_now()
+
+    async def flush(self, epoch: Epoch, writes: Sequence[Write]) -> None:
+        self.flush_now(epoch, writes)
+
+    async def quarantine(self, epoch: Epoch, event: QuarantinedEvent) -> int:
+        return self.quarantine_now(epoch, event)
+
+    async def outputs(self, run: RunKey, task_ids: Sequence[str]) -> dict[str, str]:
+        return self.outputs_now(run, task_ids)
+
+    async def open_requests(self) -> list[TriggerRequest]:
+        return self.open_requests_now()
+
+    async def set_import_problems(self, epoch: Epoch, problems: Sequence[ImportProblem]) -> None:
+        self.set_import_problems_now(epoch, problems)
+
+    # ---- what Postgres would say ----------------------------------------------------------------------------------
+
+    def _begin(self) -> bool:
+        """Whether the caller will hear of the commit. Raises when the write is to be lost."""
+        if not self._failures:
+            return True
+        if self._failures.pop(0):
+            return False
+        raise Unavailable("the connection broke before the commit (as the test wished)")
+
+    def _answer(self, with_answer: bool) -> None:
+        if not with_answer:
+            raise Unavailable("the connection broke after the commit (as the test wished)")
+
+    def _check_epoch(self, epoch: Epoch) -> None:
+        if epoch != self.epoch:
+            raise Conflict(f"epoch {epoch} of shard 1 is over: {self.owner} leads in epoch {self.epoch}")
+
+    def _check_guards(self, batch: Batch) -> None:
+        for what, new, table in (
+            ("run", batch.new_runs, self.runs),
+            ("instance", batch.new_instances, self.instances),
+            ("attempt", batch.new_attempts, self.attempts),
+        ):
+            for key in new:
+                if key in table:
+                    raise Conflict(f"{what} {key} exists already")
+        for instance_key in batch.new_instances:
+            if instance_key.run not in self.runs and instance_key.run not in batch.new_runs:
+                raise Conflict(f"instance {instance_key} has no run")
+        for run_key, (_, expected) in batch.runs.items():
+            run = self.runs.get(run_key) or batch.new_runs.get(run_key)
+            if run is None or (run.state,) != expected:
+                raise Conflict(f"run {run_key} is not {expected}")
+        for key, (_, expected) in batch.instances.items():
+            instance = self.instances.get(key)
+            if instance is None or (instance.state, instance.attempt_id) != expected:
+                raise Conflict(f"instance {key} is not {expected}")
+        for attempt_id, (_, expected) in batch.attempts.items():
+            attempt = self.attempts.get(attempt_id)
+            if attempt is None or (attempt.state,) != expected:
+                raise Conflict(f"attempt {attempt_id} is not {expected}")
+
+    def _check_unique(self, batch: Batch) -> None:
+        names = {(run.dag_id, run.run_id) for run in self.runs.values()}
+        idempotency = {run.idempotency_key for run in self.runs.values()} - {None}
+        for run in batch.new_runs.values():
+            if (run.dag_id, run.run_id) in names or run.idempotency_key in idempotency:
+                raise Unstorable(f"run {run.dag_id}/{run.run_id} exists already", sqlstate="23505")
+            names.add((run.dag_id, run.run_id))
+            if run.idempotency_key is not None:
+                idempotency.add(run.idempotency_key)
+        numbers = {(version.dag_id, version.number): key for key, version in self.versions.items()}
+        for key, version in batch.versions.items():
+            if numbers.setdefault((version.dag_id, version.number), key) != key:
+                raise Unstorable(f"version {version.dag_id} {version.number} exists already", sqlstate="23505")
+
+    def _check_storable(self, batch: Batch) -> None:
+        for row in batch.rows():
+            self._check_row(row)
+
+    def _check_row(self, row: Any) -> None:
+        sqlstate = self.refuse(row) or why_unstorable(row)
+        if sqlstate is not None:
+            raise Unstorable(f"{type(row).__name__} cannot be stored", sqlstate=sqlstate)
+
+
+def why_unstorable(row: Any) -> str | None:
+    """The SQLSTATE with which Postgres refuses a row image, None when it takes it."""
+    for each in fields(row):
+        value = getattr(row, each.name)
+        if isinstance(value, str) and not isinstance(value, StrEnum):
+            if "\x00" in value:
+                return "22P05"
+            if UNSTORABLE.search(value):
+                return "22021"
+            if each.name in {"dag_id", "task_id", "run_id"} and not 0 < len(value) <= MAX_ID_LENGTH:
+                return "23514"
+            is_json = each.name == "conf" or (each.name == "value" and isinstance(row, XComRow))
+            if is_json and (sqlstate := _why_bad_json(value)) is not None:
+                return sqlstate
+        elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+            return "22003"
+        elif isinstance(value, datetime) and value.tzinfo is None:
+            raise ValueError(f"{each.name} of {row!r} has no time zone")
+    return None
+
+
+def _why_bad_json(text: str) -> str | None:
+    if len(text.encode()) > MAX_VALUE_BYTES:
+        return "23514"
+    try:
+        value = json.loads(text, parse_constant=_refuse_constant)
+    except ValueError:
+        return "22P02"
+    except RecursionError:
+        return "54001"
+    stack = [value]
+    while stack:
+        match stack.pop():
+            case str() as found if UNSTORABLE.search(found):
+                return "22P05"
+            case list() as found:
+                stack.extend(found)
+            case dict() as found:
+                stack.extend(found)
+                stack.extend(found.values())
+    return None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
