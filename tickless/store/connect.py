@@ -54,7 +54,7 @@ _POOLER_HINT = (
 )
 
 # SQLSTATEs that say more than their class. The class table below is for the rest.
-_STATEMENT_LOST = {"26000", "42P05"}  # our prepared statement is unknown, or another client's: a transaction pooler
+_STATEMENT_LOST = {"26000", "42P05"}  # a prepared statement unknown, or there already: only a transaction pooler
 _RETRY_STATES = {
     "25006",  # read only: a standby, as after a failover until the address has moved
     "55P03",  # lock_timeout
@@ -208,7 +208,7 @@ def map_error(error: BaseException) -> TicklessError | None:
             return Unavailable("the connection to Postgres is closed")
         case ssl.SSLCertVerificationError():
             return UserError(
-                f"the certificate of the Postgres server is not trusted: {error.verify_message}",
+                f"the certificate of the Postgres server is not trusted: {_first_line(error)}",
                 hint="Name the authority in the DSN: sslrootcert=/path/to/ca.crt",
             )
         case OSError():
@@ -220,7 +220,7 @@ def map_error(error: BaseException) -> TicklessError | None:
 def _map_state(error: asyncpg.PostgresError) -> TicklessError | None:
     state = error.sqlstate or ""
     message = f"Postgres: {_first_line(error)} ({state})"
-    if (state in _STATEMENT_LOST and "asyncpg" in str(error)) or state == "26000":
+    if state in _STATEMENT_LOST:
         return UserError(_POOLER_MESSAGE, hint=_POOLER_HINT)
     if state == "42501":
         # A right that was taken away is nobody's data: an operator has to give it back.
