@@ -572,6 +572,7 @@ class Engine:
     def _end_try(self, attempt: Attempt, instance: Instance, output: str | None) -> None:
         """What the end of its attempt means for the task instance."""
         run, spec = instance.run, instance.task.spec
+        told_at = len(self._effects)  # the end of the task is told before the end of its run
         self._touch(instance)
         instance.started_at = attempt.started_at
         instance.reason = attempt.reason
@@ -583,7 +584,7 @@ class Engine:
                 instance.state = after
                 instance.lost_count += is_lost
                 self._wait_for_slots(instance)
-                self._tell_end(attempt, instance)
+                self._tell_end(told_at, attempt, instance)
                 return
         happening = judge_end(attempt.state, spec, instance.try_number, may_retry=run.may_schedule)
         if happening is Happening.RETRY:
@@ -609,7 +610,7 @@ class Engine:
                     )
                 )
             self._finish(instance, happening, None)
-        self._tell_end(attempt, instance)
+        self._tell_end(told_at, attempt, instance)
 
     # ---- timers, limits, DAGs -------------------------------------------------------------------------------------
 
@@ -756,15 +757,16 @@ class Engine:
             RunChanged(run=run.key, dag_id=run.row.dag_id, run_id=run.row.run_id, state=run.state, seconds=seconds)
         )
 
-    def _tell_end(self, attempt: Attempt, instance: Instance) -> None:
-        self._effects.append(
+    def _tell_end(self, at: int, attempt: Attempt, instance: Instance) -> None:
+        self._effects.insert(
+            at,
             AttemptEnded(
                 attempt=attempt.image(),
                 dag_id=instance.run.row.dag_id,
                 run_id=instance.run.row.run_id,
                 task_state=instance.state,
                 due_at=instance.due_at,
-            )
+            ),
         )
 
     def _request_done(self, table: str, request_id: int | None, run: RunKey | None) -> None:

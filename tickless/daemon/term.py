@@ -13,7 +13,8 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -33,7 +34,7 @@ from tickless.executors.base import Executor
 from tickless.model.id import AttemptId, RunKey
 from tickless.model.order import Order, StopOrder
 from tickless.model.report import Finished, Lost, Report, Started
-from tickless.model.row import RequestDone, XComRow
+from tickless.model.row import AttemptRow, InstanceRow, RequestDone, RunRow, XComRow
 from tickless.model.state import FINISHED_RUN_STATES, AttemptState, EndReason, RunState
 from tickless.store.base import QuarantinedEvent, Store
 from tickless.telemetry.log import get_log
@@ -110,6 +111,7 @@ class Term:
         self._unlaunched: set[AttemptId] = set()  # decided, not committed
         self._unended: set[AttemptId] = set()  # end decided, not committed
         self._tasks: anyio.abc.TaskGroup | None = None
+        self._touched: set[RunKey] | None = None  # while an audit reads: runs that it must not judge
 
     # ---- deciding -------------------------------------------------------------------------------------------------
 
@@ -187,6 +189,8 @@ class Term:
             elif isinstance(effect, AckReport):
                 self._unended.add(effect.attempt_id)
         self.backlog_rows += len(decision.writes)
+        if self._touched is not None:
+            self._touched.update(_runs_of(entry))
         self._batch.append(entry)
         self._drained.clear()
         self._has_work.set()
@@ -442,6 +446,15 @@ class Term:
         if not self.is_over:
             self._reattach(executor)
 
+    @contextmanager
+    def noting_touched(self) -> Iterator[set[RunKey]]:
+        """Collects the runs with writes that are not committed at the start, or are decided until the end."""
+        self._touched = {run for entry in (*self._in_flight, *self._batch) for run in _runs_of(entry)}
+        try:
+            yield self._touched
+        finally:
+            self._touched = None
+
     async def drain(self) -> None:
         """Return when everything decided so far is committed and released."""
         await self._drained.wait()
@@ -458,6 +471,15 @@ class Term:
                 _fail(entry.reply, Unavailable("the outcome is not known yet", hint="Ask again with the same key."))
         self._batch.clear()
         self._drained.set()
+
+
+def _runs_of(entry: Entry) -> Iterator[RunKey]:
+    for write in entry.decision.writes:
+        match write.row:
+            case RunRow():
+                yield write.row.key
+            case InstanceRow() | AttemptRow():
+                yield write.row.run
 
 
 def log_attempt(ended: AttemptEnded) -> None:

@@ -1,0 +1,166 @@
+"""What the API offers, on top of the scheduler. Live things are asked of the engine, finished ones of the rows."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+
+from tickless import __version__
+from tickless.api.base import Reason, Status
+from tickless.api.watch import RunWatch
+from tickless.clock import Clock
+from tickless.core.commands import CancelRun, RunStarted, SetPool, StartRun
+from tickless.core.explain import explain_run, explain_task
+from tickless.daemon.scheduler import Scheduler
+from tickless.daemon.signals import StopKind
+from tickless.errors import NotFound, Refused, Unavailable
+from tickless.logs.base import LogStore
+from tickless.model.id import RunKey, TaskId, TaskKey
+from tickless.store.reader import Reader
+
+
+@dataclass(slots=True)
+class Health:
+    """What the parts of the daemon say of themselves; written by the composition root, read by `status`."""
+
+    mode: str
+    home: Path
+    started_at: datetime
+    database: str = ""
+    database_url: str = ""
+    launcher: str = ""
+    import_errors: int = 0
+    is_leader: bool = False
+    is_stopping: bool = False
+    problems: dict[str, str] = field(default_factory=dict)
+
+
+class DaemonBackend:
+    """Implements `api.base.Backend`."""
+
+    def __init__(
+        self,
+        *,
+        scheduler: Scheduler,
+        reader: Reader,
+        logs: LogStore,
+        watch: RunWatch,
+        health: Health,
+        clock: Clock,
+        stop: Callable[[StopKind], None],
+    ) -> None:
+        self._scheduler = scheduler
+        self._reader = reader
+        self._logs = logs
+        self._watch = watch
+        self._health = health
+        self._clock = clock
+        self._stop = stop
+
+    @property
+    def reader(self) -> Reader:
+        return self._reader
+
+    @property
+    def logs(self) -> LogStore:
+        return self._logs
+
+    @property
+    def watch(self) -> RunWatch:
+        return self._watch
+
+    async def start_run(self, command: StartRun) -> RunStarted:
+        if self._health.is_stopping:
+            raise Unavailable("the daemon is stopping", hint="Start it again with `tickless daemon`.")
+        if command.idempotency_key is not None:
+            found = await self._reader.run_by_idempotency_key(command.idempotency_key)
+            if found is not None:
+                return RunStarted(run=found.row.key, run_id=found.row.run_id, is_new=False)
+        started = await self._scheduler.decide(command)
+        assert started is not None
+        return started
+
+    async def cancel_run(self, run: RunKey) -> None:
+        await self._scheduler.decide(CancelRun(run=run))
+
+    async def set_pool(self, name: str, slots: int) -> None:
+        await self._scheduler.decide(SetPool(name=name, slots=slots))
+
+    async def explain(self, run: RunKey, task_id: str | None, map_index: int) -> Sequence[Reason]:
+        engine = self._scheduler.engine
+        now = self._clock.now()
+        live = engine.runs.get(run)
+        if live is None:
+            return await self._explain_finished(run, task_id, map_index)
+        if task_id is None:
+            return explain_run(engine, live, now)
+        instance = engine.instance(TaskKey(run, TaskId(task_id), map_index))
+        if instance is not None:
+            return explain_task(engine, instance, now)
+        if task_id not in live.plan.index_of:
+            raise NotFound(f"run {run} has no task {task_id!r}", hint=f"`tickless task list {run}` shows its tasks.")
+        if live.created_upto <= live.plan.index_of[task_id]:
+            return explain_run(engine, live, now)[:1]
+        return await self._explain_finished(run, task_id, map_index)
+
+    async def _explain_finished(self, run: RunKey, task_id: str | None, map_index: int) -> Sequence[Reason]:
+        found = await self._reader.run(run)
+        if found is None:
+            raise NotFound(f"there is no run {run}", hint="`tickless run list` shows the latest.")
+        if task_id is None:
+            return [Reason(code="finished", message=f"The run is over: it ended as {found.row.state}.")]
+        instance = await self._reader.instance(TaskKey(run, TaskId(task_id), map_index))
+        if instance is None:
+            raise NotFound(f"run {run} has no task {task_id!r}", hint=f"`tickless task list {run}` shows its tasks.")
+        why = f" ({instance.row.reason})" if instance.row.reason else ""
+        message = f"The task is over: it ended as {instance.row.state}{why}."
+        return [Reason(code="finished", message=message, task_id=task_id, map_index=map_index)]
+
+    def status(self) -> Status:
+        health = self._health
+        problems = tuple(health.problems.values())
+        status = Status(
+            state="stopping",
+            is_ready=False,
+            version=__version__,
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            home=str(health.home),
+            started_at=health.started_at,
+            mode=health.mode,
+            database=health.database,
+            launcher=health.launcher,
+            import_errors=health.import_errors,
+            problems=problems,
+        )
+        if health.is_stopping:
+            return status
+        try:
+            engine = self._scheduler.engine
+        except Unavailable as error:
+            state = "recovering" if health.is_leader else "standby"
+            return replace(status, state=state, problems=(*problems, error.message))
+        tasks = Counter(i.state.value for run in engine.runs.values() for i in run.instances.values())
+        return replace(
+            status,
+            state="leader",
+            is_ready=True,
+            epoch=engine.epoch,
+            dags=len(engine.current),
+            runs=dict(Counter(run.state.value for run in engine.runs.values())),
+            tasks={state: count for state, count in tasks.items() if state != "none"},
+            parallelism=engine.limits.parallelism,
+        )
+
+    def database_url(self) -> str:
+        return self._health.database_url
+
+    async def stop(self, *, kill_tasks: bool) -> None:
+        if self._health.is_stopping and not kill_tasks:
+            raise Refused("the daemon is stopping already")
+        self._stop(StopKind.KILL_TASKS if kill_tasks else StopKind.LEAVE_TASKS)
