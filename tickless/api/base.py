@@ -9,35 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from tickless.api.watch import RunWatch
 from tickless.core.commands import RunStarted, StartRun
+from tickless.core.explain import Reason as Reason
 from tickless.logs.base import LogStore
-from tickless.model.id import UNMAPPED, RunKey
-
-if TYPE_CHECKING:
-    from tickless.store.reader import Reader
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reason:
-    """One thing that holds a run or a task back, or the plain fact that nothing does."""
-
-    code: str
-    """For programs: dag_concurrency, parallelism, max_active_tasks_per_dag_total, max_active_runs, pool, executor,
-    queue, upstream, retry_delay, ageing, launcher, database, frozen, running, queued, finished …"""
-    message: str
-    """A sentence with the numbers: `dag_concurrency: 2 of 2 task instances of run etl/manual__1 are running`."""
-    hint: str | None = None
-    """What would unblock it: a command or a config key."""
-    task_id: str | None = None
-    """None = it holds the whole run back."""
-    map_index: int = UNMAPPED
-    used: int | None = None
-    limit: int | None = None
-    needed: int | None = None
-    """For a semaphore: places taken, places there are, places that the task wants."""
+from tickless.model.id import RunKey
+from tickless.store.reader import Reader
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

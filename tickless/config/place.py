@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from tickless.errors import ConfigError
 
 CONFIG_NAME = "tickless.toml"
 SOCKET_NAME = "api.sock"
+_MAX_SOCKET_PATH_BYTES = 107
+"""sizeof(sun_path) - 1."""
 
 
 def home_folder(option: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> Path:
@@ -52,3 +55,19 @@ def api_socket(home: Path, option: str | os.PathLike[str] | None, environ: Mappi
         except (OSError, ValueError):
             chosen = None
     return home / (chosen if isinstance(chosen, str) else SOCKET_NAME)
+
+
+@contextmanager
+def socket_address(path: Path) -> Iterator[str]:
+    """What to bind or connect to for a unix socket at `path`, however long the path is.
+
+    The kernel takes 107 bytes; a longer path is reached through a descriptor of its folder.
+    """
+    if len(os.fsencode(path)) <= _MAX_SOCKET_PATH_BYTES:
+        yield str(path)
+        return
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Protocol
 
 
@@ -19,11 +19,11 @@ class LogStore(Protocol):
         ...
 
     def follow(
-        self, log_path: str, *, offset: int = 0, wake: asyncio.Event, is_ended: Callable[[], bool]
+        self, log_path: str, *, offset: int = 0, wake: asyncio.Event, is_ended: Callable[[], Awaitable[bool]]
     ) -> AsyncIterator[bytes]:
         """What is there and what is appended, until `is_ended()` holds and the log is read out.
 
-        Waits for a log that does not exist yet. Whoever makes `is_ended` true sets `wake` afterwards; the log itself
-        sets it too, so the caller must not wait on the event as well.
+        Waits for a log that does not exist yet. Whoever makes `is_ended` true sets `wake` afterwards; `is_ended` is
+        asked after each `wake`, which the log itself sets too.
         """
         ...

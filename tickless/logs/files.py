@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import anyio.to_thread
@@ -57,7 +57,7 @@ class LogFiles:
             os.close(fd)
 
     def follow(
-        self, log_path: str, *, offset: int = 0, wake: asyncio.Event, is_ended: Callable[[], bool]
+        self, log_path: str, *, offset: int = 0, wake: asyncio.Event, is_ended: Callable[[], Awaitable[bool]]
     ) -> AsyncIterator[bytes]:
         return follow_file(
             folder=self._folder,

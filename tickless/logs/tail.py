@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
 from asyncinotify import Inotify, Mask
@@ -23,7 +23,7 @@ async def follow_file(
     open_log: Callable[[], int],
     offset: int,
     wake: asyncio.Event,
-    is_ended: Callable[[], bool],
+    is_ended: Callable[[], Awaitable[bool]],
 ) -> AsyncIterator[bytes]:
     """See LogStore.follow. `open_log` raises FileNotFoundError while there is no file."""
     loop = asyncio.get_running_loop()
@@ -34,7 +34,7 @@ async def follow_file(
         try:
             while True:
                 wake.clear()
-                has_ended = is_ended()  # before reading: what was written before the end is then in the file
+                has_ended = await is_ended()  # before reading: what was written before the end is then in the file
                 if fd is None:
                     fd = _open(inotify, folder, parts, open_log)
                 if fd is not None:

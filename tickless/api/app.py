@@ -1,0 +1,44 @@
+"""The HTTP API as an ASGI app: routes, problems, access. Served by `api.server`; tests call it without a socket."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request
+from starlette.types import ASGIApp
+
+from tickless.api import problems
+from tickless.api.access import Access, access, check_every_route
+from tickless.api.base import Backend
+from tickless.api.routes import daemon, dag, pool, run, task, why
+
+PREFIX = "/api/v1"
+
+_schema = APIRouter()
+
+
+@_schema.get("/openapi.json", include_in_schema=False, **access(Access.READ))
+async def openapi(request: Request) -> dict[str, Any]:
+    """This API as OpenAPI."""
+    document: dict[str, Any] = request.app.openapi()
+    return document
+
+
+def make_app(backend: Backend) -> FastAPI:
+    """The app itself, every route of which declares its access."""
+    app = FastAPI(
+        title="tickless", version="1", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False
+    )
+    app.state.backend = backend
+    for noun in (dag, run, task, why, pool, daemon):
+        app.include_router(noun.router, prefix=PREFIX)
+    app.include_router(_schema, prefix=PREFIX)
+    app.include_router(daemon.health)
+    problems.install(app)
+    check_every_route(app)
+    return app
+
+
+def create_app(backend: Backend) -> ASGIApp:
+    """What the server serves."""
+    return problems.QuietlyFailed(make_app(backend))

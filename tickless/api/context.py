@@ -1,0 +1,46 @@
+"""What every route starts with: the backend, and the run that the path names."""
+
+from __future__ import annotations
+
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+
+from tickless.api.base import Backend
+from tickless.errors import NotFound
+from tickless.model.id import UNMAPPED, RunKey, TaskId, TaskKey
+from tickless.store.reader import MAX_PAGE, InstanceInfo, RunInfo
+
+
+async def _backend(request: Request) -> Backend:
+    return cast(Backend, request.app.state.backend)
+
+
+BackendOf = Annotated[Backend, Depends(_backend)]
+
+
+async def find_run(backend: Backend, run: int) -> RunInfo:
+    """The run with this number, or NotFound."""
+    # Postgres would refuse a larger one; there is none.
+    found = await backend.reader.run(RunKey(run)) if 0 < run < 2**63 else None
+    if found is None:
+        raise NotFound(f"there is no run {run}", hint="`tickless run list` shows the latest.")
+    return found
+
+
+async def find_instance(backend: Backend, run: int, task_id: str, map_index: int = UNMAPPED) -> InstanceInfo:
+    """The task instance, or NotFound."""
+    info = await find_run(backend, run)
+    key = TaskKey(RunKey(run), TaskId(task_id), map_index)
+    found = await backend.reader.instance(key)
+    if found is None:
+        raise NotFound(
+            f"run {run} ({info.row.dag_id}/{info.row.run_id}) has no task {str(key).partition('/')[2]}",
+            hint=f"`tickless task list {run}` shows its tasks.",
+        )
+    return found
+
+
+def page_size(limit: int) -> int:
+    """The limit that the store will use."""
+    return max(1, min(limit, MAX_PAGE))

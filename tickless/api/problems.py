@@ -1,0 +1,97 @@
+"""Errors as application/problem+json (RFC 9457): detail, hint, and a code for programs."""
+
+from __future__ import annotations
+
+import traceback
+from http import HTTPStatus
+from typing import cast
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from tickless.errors import ConfigError, Conflict, NotFound, Refused, TicklessError, Unavailable, UserError
+from tickless.telemetry.log import get_log
+
+log = get_log()
+
+# The first match counts: subclasses stand before their bases.
+_BY_FAMILY: tuple[tuple[type[TicklessError], int, str], ...] = (
+    (NotFound, 404, "not_found"),
+    (Refused, 409, "refused"),
+    (ConfigError, 422, "bad_config"),
+    (UserError, 422, "invalid"),
+    (Unavailable, 503, "unavailable"),
+    (Conflict, 503, "unavailable"),  # the daemon is about to rebuild: asking again is right
+    (TicklessError, 500, "internal"),
+)
+
+
+def problem(status: int, code: str, message: str, hint: str | None = None) -> JSONResponse:
+    """The response."""
+    body = {"title": HTTPStatus(status).phrase, "status": status, "code": code, "detail": message, "hint": hint}
+    headers = {"Retry-After": "1"} if status == 503 else None
+    return JSONResponse(
+        {key: value for key, value in body.items() if value is not None},
+        status_code=status,
+        headers=headers,
+        media_type="application/problem+json",
+    )
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of the app a problem."""
+    app.add_exception_handler(TicklessError, _of_ours)
+    app.add_exception_handler(RequestValidationError, _of_validation)
+    app.add_exception_handler(HTTPException, _of_http)
+    app.add_exception_handler(Exception, _of_bug)
+
+
+class QuietlyFailed:
+    """Outermost layer: what Starlette raises again after `_of_bug` answered and logged it ends here."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except Exception as error:
+            if not getattr(error, "_tickless_logged", False):
+                _log_bug(scope["method"], scope["path"], error)
+                raise  # uvicorn cuts the connection: an answer that is half out must not look whole
+
+
+async def _of_ours(_: Request, error: Exception) -> JSONResponse:
+    ours = cast(TicklessError, error)
+    for family, status, code in _BY_FAMILY:
+        if isinstance(ours, family):
+            return problem(status, code, ours.message, ours.hint)
+    raise error
+
+
+async def _of_validation(_: Request, error: Exception) -> JSONResponse:
+    found = []
+    for detail in cast(RequestValidationError, error).errors():
+        where = ".".join(str(part) for part in detail["loc"] if part not in ("body", "query", "path"))
+        found.append(f"{where}: {detail['msg']}" if where else str(detail["msg"]))
+    return problem(422, "invalid", "; ".join(found))
+
+
+async def _of_http(_: Request, error: Exception) -> JSONResponse:
+    ours = cast(HTTPException, error)
+    code = {404: "no_such_route", 405: "method_not_allowed"}.get(ours.status_code, "invalid")
+    return problem(ours.status_code, code, str(ours.detail))
+
+
+async def _of_bug(request: Request, error: Exception) -> JSONResponse:
+    _log_bug(request.method, request.url.path, error)
+    error._tickless_logged = True  # type: ignore[attr-defined]  # read by QuietlyFailed, through which it passes next
+    return problem(500, "internal", f"internal error: {type(error).__name__}", "The daemon's log has the traceback.")
+
+
+def _log_bug(method: str, path: str, error: Exception) -> None:
+    trace = "".join(traceback.format_exception(error)).strip()
+    log.warning("request.failed", method=method, path=path, error=repr(error), traceback=trace)

@@ -1,0 +1,154 @@
+"""Dag runs: start, list, show, cancel, wait."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Annotated, Any
+
+import anyio
+from fastapi import APIRouter, Query, Response
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from tickless.api.access import Access, access
+from tickless.api.base import Backend
+from tickless.api.context import BackendOf, find_run, page_size
+from tickless.api.views import Page, RunStartedView, RunView
+from tickless.core.commands import StartRun
+from tickless.core.decision import AttemptEnded
+from tickless.errors import NotFound, UserError
+from tickless.model.dag import check_id
+from tickless.model.id import RunKey
+from tickless.model.state import FINISHED_RUN_STATES, RunState
+
+router = APIRouter(tags=["runs"])
+
+
+class StartRunBody(BaseModel):
+    """What a new run is given."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    run_id: str | None = Field(None, min_length=1, max_length=250)
+    conf: dict[str, Any] = Field(default_factory=dict)
+    logical_date: datetime | None = None
+    idempotency_key: str | None = Field(None, min_length=1, max_length=200)
+
+
+@router.post("/dags/{dag_id}/runs", status_code=201, **access(Access.OPERATE))
+async def start_run(backend: BackendOf, dag_id: str, body: StartRunBody, response: Response) -> RunStartedView:
+    """Start a run; answered when it is committed. 200 instead of 201: the idempotency key had started it before."""
+    check_id("dag_id", dag_id)
+    if body.logical_date is not None and body.logical_date.tzinfo is None:
+        raise UserError("logical_date has no time zone", hint="Write it as 2026-11-22T00:00:00Z.")
+    started = await backend.start_run(
+        StartRun(
+            dag_id=dag_id,
+            run_id=body.run_id,
+            conf=json.dumps(body.conf, allow_nan=False),
+            logical_date=body.logical_date,
+            idempotency_key=body.idempotency_key,
+        )
+    )
+    if not started.is_new:
+        response.status_code = 200
+    return RunStartedView(run=started.run, dag_id=dag_id, run_id=started.run_id, is_new=started.is_new)
+
+
+@router.get("/runs", **access(Access.READ))
+async def list_runs(
+    backend: BackendOf,
+    dag_id: str | None = None,
+    state: Annotated[list[RunState] | None, Query()] = None,
+    before: Annotated[int | None, Query(ge=1, lt=2**63)] = None,
+    limit: Annotated[int, Query(ge=1)] = 50,
+) -> Page[RunView]:
+    """Runs, newest first."""
+    limit = page_size(limit)
+    runs = await backend.reader.runs(
+        dag_id=dag_id, states=state or (), before=None if before is None else RunKey(before), limit=limit
+    )
+    return Page(items=[RunView.of(run) for run in runs], next=str(runs[-1].row.key) if len(runs) == limit else None)
+
+
+@router.get("/runs/{run}", **access(Access.READ))
+async def show_run(backend: BackendOf, run: int) -> RunView:
+    """One run by its number, with the number of its task instances by state."""
+    return await _view(backend, run)
+
+
+@router.get("/dags/{dag_id}/runs/{run_id:path}", **access(Access.READ))
+async def show_run_by_id(backend: BackendOf, dag_id: str, run_id: str) -> RunView:
+    """One run by its name."""
+    found = await backend.reader.run_by_id(dag_id, run_id)
+    if found is None:
+        raise NotFound(f"there is no run {dag_id}/{run_id}", hint=f"`tickless run list {dag_id}` shows its runs.")
+    return await _view(backend, found.row.key)
+
+
+@router.post("/runs/{run}/cancel", **access(Access.OPERATE))
+async def cancel_run(backend: BackendOf, run: int) -> RunView:
+    """Stop what runs of it, skip the rest; it ends as failed."""
+    await find_run(backend, run)
+    await backend.cancel_run(RunKey(run))
+    return await _view(backend, run)
+
+
+@router.get("/runs/{run}/wait", response_class=StreamingResponse, **access(Access.READ))
+async def wait_run(
+    backend: BackendOf, run: int, timeout_seconds: Annotated[float | None, Query(ge=0, le=86400)] = None
+) -> StreamingResponse:
+    """JSON lines: one per finished attempt ({"task_id", "state", …}), and at the end {"run": …} as GET /runs/{run}.
+
+    Ends when the run is finished, or after `timeout_seconds` (then `is_finished` is false). Driven by events.
+    """
+    await find_run(backend, run)
+    return StreamingResponse(_progress(backend, run, timeout_seconds), media_type="application/x-ndjson")
+
+
+async def _progress(backend: Backend, run: int, timeout_seconds: float | None) -> AsyncIterator[bytes]:
+    deadline = None if timeout_seconds is None else anyio.current_time() + timeout_seconds
+    with backend.watch.subscribe(run) as watcher:
+        is_finished = (await find_run(backend, run)).row.state in FINISHED_RUN_STATES
+        while not is_finished:
+            with anyio.move_on_at(float("inf") if deadline is None else deadline) as patience:
+                await watcher.wake.wait()
+            if patience.cancelled_caught:
+                break
+            must_look = watcher.must_look
+            for effect in watcher.take():
+                if isinstance(effect, AttemptEnded):
+                    yield _line(_attempt_line(effect))
+                else:
+                    must_look = True
+            if must_look:
+                is_finished = (await find_run(backend, run)).row.state in FINISHED_RUN_STATES
+    view = await _view(backend, run)
+    yield _line({"run": view.model_dump(mode="json")})
+
+
+def _attempt_line(effect: AttemptEnded) -> dict[str, Any]:
+    row = effect.attempt
+    seconds = (row.ended_at - row.started_at).total_seconds() if row.started_at and row.ended_at else None
+    return {
+        "task_id": row.task_id,
+        "map_index": row.map_index,
+        "try_number": row.try_number,
+        "state": row.state.value,
+        "task_state": effect.task_state.value,
+        "reason": row.reason.value if row.reason else None,
+        "seconds": seconds,
+        "error": row.error.strip().splitlines()[-1] if row.error and row.error.strip() else None,
+    }
+
+
+def _line(value: dict[str, Any]) -> bytes:
+    return json.dumps(value).encode() + b"\n"
+
+
+async def _view(backend: Backend, run: int) -> RunView:
+    info = await find_run(backend, run)
+    counts = await backend.reader.instance_counts([info.row.key])
+    return RunView.of(info, counts.get(info.row.key, {}))

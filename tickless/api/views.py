@@ -1,0 +1,236 @@
+"""What the API answers with. Names are the database's and Airflow's; instants are ISO 8601 in UTC."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel
+
+from tickless.model.row import AttemptRow
+from tickless.model.state import FINISHED_RUN_STATES, TaskState
+from tickless.store.reader import DagInfo, ImportErrorInfo, InstanceInfo, PoolInfo, RunInfo
+
+V = TypeVar("V")
+
+
+class Page(BaseModel, Generic[V]):
+    """A page of a list."""
+
+    items: list[V]
+    next: str | None = None
+    """What to pass on to get the next page; None = this was the last."""
+
+
+class RunView(BaseModel):
+    """A dag run."""
+
+    run: int
+    """The short global number."""
+    dag_id: str
+    run_id: str
+    state: str
+    is_finished: bool
+    run_type: str
+    version: int
+    conf: Any
+    logical_date: datetime | None
+    queued_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    is_cancelled: bool
+    frozen: str | None
+    tasks: dict[str, int] | None = None
+    """Task instances by state; None = not asked for."""
+
+    @staticmethod
+    def of(info: RunInfo, counts: dict[TaskState, int] | None = None) -> RunView:
+        row = info.row
+        return RunView(
+            run=row.key,
+            dag_id=row.dag_id,
+            run_id=row.run_id,
+            state=row.state,
+            is_finished=row.state in FINISHED_RUN_STATES,
+            run_type=row.run_type,
+            version=info.version_number,
+            conf=json.loads(row.conf),
+            logical_date=row.logical_date,
+            queued_at=row.queued_at,
+            started_at=row.started_at,
+            ended_at=row.ended_at,
+            is_cancelled=row.cancel_requested_at is not None,
+            frozen=row.frozen,
+            tasks=None if counts is None else {state.value: count for state, count in counts.items()},
+        )
+
+
+class RunStartedView(BaseModel):
+    """Answer to a start."""
+
+    run: int
+    dag_id: str
+    run_id: str
+    is_new: bool
+    """False: this idempotency key had started it before."""
+
+
+class DagView(BaseModel):
+    """A DAG."""
+
+    dag_id: str
+    version: int | None
+    file: str | None
+    changed_at: datetime
+    import_error: str | None
+    live_runs: int
+    last_run: RunView | None
+
+    @staticmethod
+    def of(info: DagInfo) -> DagView:
+        return DagView(
+            dag_id=info.dag_id,
+            version=info.version_number,
+            file=info.file,
+            changed_at=info.changed_at,
+            import_error=info.import_error,
+            live_runs=info.live_runs,
+            last_run=RunView.of(info.last_run) if info.last_run else None,
+        )
+
+
+class ImportErrorView(BaseModel):
+    """A DAG file that cannot be parsed."""
+
+    folder: str
+    file: str
+    line: int | None
+    error: str
+    traceback: str | None
+    at: datetime
+
+    @staticmethod
+    def of(info: ImportErrorInfo) -> ImportErrorView:
+        return ImportErrorView(
+            folder=info.folder,
+            file=info.file,
+            line=info.line,
+            error=info.error,
+            traceback=info.traceback,
+            at=info.at,
+        )
+
+
+class AttemptView(BaseModel):
+    """The record of one process."""
+
+    attempt_id: int
+    try_number: int
+    state: str
+    reason: str | None
+    exit_code: int | None
+    signal: int | None
+    error: str | None
+    executor: str
+    queue: str
+    pool: str
+    pool_slots: int
+    pid: int | None
+    host: str | None
+    queued_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+
+    @staticmethod
+    def of(row: AttemptRow) -> AttemptView:
+        return AttemptView(**{name: getattr(row, name) for name in AttemptView.model_fields})
+
+
+class TaskView(BaseModel):
+    """A task instance with its latest attempt."""
+
+    run: int
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+    state: str
+    try_number: int
+    reason: str | None
+    scheduled_at: datetime | None
+    queued_at: datetime | None
+    started_at: datetime | None
+    ended_at: datetime | None
+    due_at: datetime | None
+    attempt: AttemptView | None
+
+    @staticmethod
+    def of(info: InstanceInfo) -> TaskView:
+        row = info.row
+        return TaskView(
+            run=row.run,
+            dag_id=info.dag_id,
+            run_id=info.run_id,
+            task_id=row.task_id,
+            map_index=row.map_index,
+            state=row.state,
+            try_number=row.try_number,
+            reason=row.reason,
+            scheduled_at=row.scheduled_at,
+            queued_at=row.queued_at,
+            started_at=row.started_at,
+            ended_at=row.ended_at,
+            due_at=row.due_at,
+            attempt=AttemptView.of(info.attempt) if info.attempt else None,
+        )
+
+
+class PoolView(BaseModel):
+    """A pool and what is taken of it."""
+
+    name: str
+    slots: int
+    running: int
+    queued: int
+    open: int
+
+    @staticmethod
+    def of(info: PoolInfo) -> PoolView:
+        free = max(0, info.slots - info.running - info.queued)
+        return PoolView(name=info.name, slots=info.slots, running=info.running, queued=info.queued, open=free)
+
+
+class ReasonView(BaseModel):
+    """One thing that holds a run or a task back."""
+
+    code: str
+    message: str
+    hint: str | None
+    task_id: str | None
+    map_index: int
+    used: int | None
+    limit: int | None
+    needed: int | None
+
+
+class StatusView(BaseModel):
+    """The daemon in one look; the fields are those of `api.base.Status`."""
+
+    state: str
+    is_ready: bool
+    version: str
+    pid: int
+    host: str
+    home: str
+    started_at: datetime
+    mode: str
+    epoch: int | None
+    database: str
+    launcher: str
+    dags: int
+    import_errors: int
+    runs: dict[str, int]
+    tasks: dict[str, int]
+    parallelism: int
+    problems: list[str]
