@@ -288,6 +288,27 @@ async def test_only_the_last_user_stops_the_server(home: Path) -> None:
         _ = one.dsn
 
 
+def test_a_killed_test_process_leaves_no_cluster_behind() -> None:
+    script = (
+        "import asyncio, os, signal; from tests.support.postgres import TestCluster; cluster = TestCluster();"
+        "asyncio.run(cluster.start()); print(cluster.server.server_pid(), cluster.folder, flush=True);"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    # The guard holds our end of the pipe until it has cleaned up.
+    killed = subprocess.run(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        cwd=REPOSITORY,
+        env={name: value for name, value in os.environ.items() if name != "TICKLESS_TEST_CLUSTER"},
+        check=False,
+    )
+    pid, folder = killed.stdout.split()
+    assert not Path(folder).exists()
+    assert not is_postmaster(int(pid), Path(folder) / "postgres" / "data")
+
+
 # Places
 
 

@@ -36,13 +36,11 @@ def read_pid_file(data: Path) -> PidFile | None:
 
 def is_postmaster(pid: int, data: Path) -> bool:
     """Whether `pid` is a live server process for exactly this data directory."""
-    if not _is_alive(pid):
-        return False
     try:
         arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
         return False
-    # Its children overwrite their command line with a title ("postgres: checkpointer"), so they never match.
+    # A zombie has none, and its children overwrite theirs with a title ("postgres: checkpointer").
     return os.path.basename(arguments[0]) in (b"postgres", b"postmaster") and os.fsencode(data) in arguments
 
 
@@ -55,8 +53,8 @@ def processes_in(data: Path) -> list[int]:
         try:
             is_inside = os.readlink(entry / "cwd") == str(data)
         except OSError:
-            continue  # gone, or another user's and so not of our server
-        if is_inside and _is_alive(int(entry.name)):
+            continue  # gone, a zombie, or another user's and so not of our server
+        if is_inside:
             found.append(int(entry.name))
     return sorted(found)
 
@@ -76,12 +74,3 @@ async def wait_for_end(pid: int) -> None:
         await anyio.wait_readable(fd)
     finally:
         os.close(fd)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
-    # The state follows the command's name, which is in parentheses and may hold any character.
-    return status.rpartition(")")[2].split()[0] not in "ZX"
