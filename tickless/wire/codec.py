@@ -38,7 +38,7 @@ class FrameReader(Generic[M]):
     """Cuts a byte stream into messages of one type (a tagged union of msgspec Structs)."""
 
     def __init__(self, message_type: type[M] | object) -> None:
-        self._decoder: msgspec.json.Decoder[M] = msgspec.json.Decoder(message_type)  # type: ignore[arg-type]  # a union is not a type to mypy
+        self._decoder: msgspec.json.Decoder[M] = msgspec.json.Decoder(message_type)
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[M]:
@@ -54,10 +54,11 @@ class FrameReader(Generic[M]):
                 return
             body = bytes(buffer[_LENGTH.size : end])
             del buffer[:end]
-            if b"\\u0000" in body:
-                # An escaped backslash before u0000 is legitimate text; only a real NUL is refused.
-                if "\x00" in body.decode("utf-8", "replace").encode().decode("unicode_escape", "replace"):
-                    raise BadMessage("a message holds a NUL character, which Postgres cannot store")
+            # An escaped backslash before u0000 is legitimate text; only a real NUL is refused.
+            if b"\\u0000" in body and "\x00" in body.decode("utf-8", "replace").encode().decode(
+                "unicode_escape", "replace"
+            ):
+                raise BadMessage("a message holds a NUL character, which Postgres cannot store")
             try:
                 yield self._decoder.decode(body)
             except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -1,0 +1,78 @@
+"""An attempt while this launcher has anything to do for it: the part that needs no spool."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from tickless.launcher.loop import Timer
+from tickless.launcher.verdict import Exit
+from tickless.model.id import RunKey, TaskId, TaskKey
+from tickless.model.order import Order
+from tickless.model.report import Started
+from tickless.model.state import EndReason
+
+
+class Phase(StrEnum):
+    """From its acceptance to its end."""
+
+    WAITING = "waiting"  # accepted; nothing has been made for it, or a zygote has been asked
+    RUNNING = "running"  # its process exists; its start record is in the spool or about to be
+    ENDING = "ending"  # its process has exited; what it left behind is being swept
+    ENDED = "ended"  # its end is in the spool; only a zygote may still hold it, to drop it
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """Owned by the launcher; the zygotes only hold it while it waits for them."""
+
+    order: Order
+    phase: Phase = Phase.WAITING
+    gate: int = -1
+    """Write end of the gate pipe; -1 once opened or given up."""
+    log: int = -1
+    """Kept for a command whose last line is its output."""
+    log_start: int = 0
+    """Size of the log before this attempt wrote to it."""
+    pid: int = 0
+    pidfd: int = -1
+    ticks: int = 0
+    started: Started | None = None
+    started_monotonic: float = 0.0
+    exit: Exit = field(default_factory=Exit)
+    stop_reason: EndReason | None = None
+    is_forgotten: bool = False
+    zygote_crashes: int = 0
+    timer: Timer | None = None
+    """KILL after the grace, or the end of patience with a sweep."""
+    is_recovered: bool = False
+    """It was started by a former launcher."""
+
+    @property
+    def id(self) -> int:
+        return self.order.attempt_id
+
+    @property
+    def key(self) -> TaskKey:
+        order = self.order
+        return TaskKey(RunKey(order.run_key), TaskId(order.task_id), order.map_index)
+
+    def open_gate(self, token: bytes) -> None:
+        """Let it run."""
+        try:
+            os.write(self.gate, token)
+        except BrokenPipeError:
+            pass  # it was killed at the gate; its exit will be seen
+        self.close_gate()
+
+    def close_gate(self) -> None:
+        """A gate that was not opened before never opens: the process exits and has run nothing."""
+        if self.gate >= 0:
+            os.close(self.gate)
+            self.gate = -1
+
+    def cancel_timer(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None

@@ -1,0 +1,107 @@
+"""Running one Python task in this process: inputs in, the callable called, an outcome out. It never raises."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import logging
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tickless.errors import UserError
+from tickless.model.order import Order
+from tickless.model.state import AttemptState, EndReason
+from tickless.runner.encode import NotJson, encode_value
+from tickless.runner.trace import format_user_traceback, tell
+from tickless.wire.outcome import Outcome, clean_text
+
+
+def execute(order: Order) -> Outcome:
+    """Call the task of this order. Its DAG file has been imported. What it prints goes to our stdout and stderr."""
+    _configure_logging()
+    try:
+        function = _find(order)
+        inputs = {task_id: json.loads(text) for task_id, text in (order.inputs or {}).items()}
+    except Exception as error:
+        message = str(error) if isinstance(error, UserError) else format_user_traceback(error)
+        tell(message)
+        return _failed(order, EndReason.NOT_STARTED, message)
+    outcome = _call(order, function, inputs)
+    return _leave(order, outcome)
+
+
+def _find(order: Order) -> Callable[[Mapping[str, Any]], Any]:
+    from tickless.authoring.registry import callables
+
+    functions = callables(order.dag_id)
+    if order.task_id not in functions:
+        raise UserError(f"{order.file} defines no Python task {order.task_id!r} in DAG {order.dag_id!r}")
+    return functions[order.task_id]
+
+
+def _call(order: Order, function: Callable[[Mapping[str, Any]], Any], inputs: Mapping[str, Any]) -> Outcome:
+    try:
+        value = function(inputs)
+        output = (
+            encode_value(value, task_id=order.task_id, limit=order.max_output_bytes) if order.do_xcom_push else None
+        )
+    except NotJson as error:
+        tell(str(error))
+        return _failed(order, EndReason.OUTPUT_REFUSED, str(error))
+    except SystemExit as error:
+        return _exited(order, error)
+    except BaseException as error:
+        trace = format_user_traceback(error)
+        tell(trace)
+        return _failed(order, EndReason.RAISED, trace)
+    return Outcome(
+        attempt_id=order.attempt_id, state=AttemptState.SUCCESS, reason=EndReason.EXITED, exit_code=0, output=output
+    )
+
+
+def _exited(order: Order, error: SystemExit) -> Outcome:
+    """sys.exit() and sys.exit(0) are a success without a value, as for any program."""
+    if error.code is None or error.code == 0:
+        return Outcome(attempt_id=order.attempt_id, state=AttemptState.SUCCESS, reason=EndReason.EXITED, exit_code=0)
+    if isinstance(error.code, int):
+        return _failed(order, EndReason.EXITED, f"sys.exit({error.code})", exit_code=error.code & 0xFF)
+    tell(str(error.code))
+    return _failed(order, EndReason.EXITED, f"sys.exit: {error.code}", exit_code=1)
+
+
+def _leave(order: Order, outcome: Outcome) -> Outcome:
+    """What an interpreter does at its end, before the outcome is written: wait for threads, run atexit, flush."""
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]  # what multiprocessing does in its forked children
+        atexit._run_exitfuncs()
+    except BaseException as error:
+        tell(format_user_traceback(error))
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError) as error:
+        if outcome.state is AttemptState.SUCCESS:
+            return _failed(order, EndReason.RAISED, f"the output could not be written to the log: {error}", exit_code=1)
+    return outcome
+
+
+def _failed(order: Order, reason: EndReason, error: str, exit_code: int = 1) -> Outcome:
+    return Outcome(
+        attempt_id=order.attempt_id,
+        state=AttemptState.FAILED,
+        reason=reason,
+        exit_code=exit_code,
+        error=clean_text(error),
+    )
+
+
+def _configure_logging() -> None:
+    """INFO and above to the task's log, unless the DAG file has set up logging itself."""
+    root = logging.getLogger()
+    if not root.handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        root.addHandler(handler)
+        root.setLevel(logging.INFO)

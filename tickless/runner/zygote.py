@@ -1,0 +1,255 @@
+"""`python -m tickless.runner.zygote LAUNCHER_DIR SOFT HARD`: the base zygote, descriptor 3 is its control socket.
+
+    base zygote   has imported the SDK                 forks, on request of the launcher,
+    DAG zygote    has imported one version of a DAG    which forks, for each order,
+    attempt       runs the task
+
+Each is single-threaded and has no event loop, no database and no socket but its control one, so that a fork of it is
+whole. A zygote ends when its control socket does; its attempts do not notice. It peeks at the exit of an attempt,
+kills what is left of its group while the zombie still holds the pid, tells the launcher, and only then reaps: so a
+zygote that dies in between leaves the exit status to the launcher, which is the next subreaper.
+"""
+
+from __future__ import annotations
+
+import array
+import gc
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+from typing import NoReturn
+
+import msgspec
+
+from tickless import failpoint
+from tickless.runner.attempt import GATE, decode_order, enter, run_and_exit, wait_at_gate
+from tickless.runner.trace import format_user_traceback, tell
+from tickless.wire.zygote import (
+    BORN,
+    BROKEN,
+    EXITED,
+    FORKED,
+    MAX_PACKET_BYTES,
+    NOT_FORKED,
+    READY,
+    RUN,
+    UNFIT,
+    DagSource,
+    Packet,
+    encode_packet,
+)
+
+_FD_SIZE = array.array("i").itemsize
+_MOST_FDS = 4
+_MAX_FD = 1 << 20
+
+
+def main() -> None:
+    """Serve the launcher until it closes the control socket."""
+    folder = sys.argv[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[2]), int(sys.argv[3])))
+    control = socket.socket(fileno=3)
+    control.set_inheritable(False)
+    _import_sdk()
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # it is a real stream here
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # DAG zygotes are reaped by the kernel; the launcher watches them
+    gc.collect()
+    gc.freeze()
+    while True:
+        data, fds = _receive(control)
+        if not data:
+            os._exit(0)
+        source = msgspec.json.decode(data, type=DagSource)
+        pid = os.fork()
+        if pid == 0:
+            control.close()
+            DagZygote(folder, source, socket.socket(fileno=fds[0])).run()
+        os.close(fds[0])
+
+
+def _import_sdk() -> None:
+    """What nearly every DAG file imports, so that its zygote starts with it."""
+    import tickless
+    import tickless.authoring.loader
+    import tickless.authoring.registry
+
+    for name in tickless.__all__:
+        getattr(tickless, name)
+
+
+class DagZygote:
+    """One version of one DAG, imported, to be forked for each of its attempts."""
+
+    def __init__(self, folder: str, source: DagSource, control: socket.socket) -> None:
+        self._folder = folder
+        self._source = source
+        self._control = control
+        self._attempts: dict[int, int] = {}  # pid -> attempt id
+
+    def run(self) -> NoReturn:
+        """Import, then serve until the control socket ends."""
+        self._send(Packet(BORN, pid=os.getpid()))
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        before = _descriptors()
+        try:
+            self._import()
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except BaseException as error:
+            self._send(Packet(BROKEN, text=format_user_traceback(error)))
+            os._exit(1)
+        if left := _left_behind(before):
+            self._send(Packet(UNFIT, text=left))
+            os._exit(0)
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        gc.collect()
+        gc.freeze()
+        self._send(Packet(READY))
+        self._serve()
+
+    def _import(self) -> None:
+        from tickless.authoring.loader import load_dag_file
+
+        os.chdir(self._source.bundle)
+        sys.argv = [os.path.join(self._source.bundle, self._source.file)]
+        load_dag_file(self._source.bundle, self._source.file)
+
+    def _serve(self) -> NoReturn:
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        poll.register(self._wake_read, select.POLLIN)
+        control = self._control.fileno()
+        while True:
+            for fd, _ in poll.poll():
+                if fd == control:
+                    data, fds = _receive(self._control)
+                    if not data:
+                        os._exit(0)
+                    self._fork(data, fds)
+                else:
+                    try:
+                        os.read(self._wake_read, 4096)
+                    except BlockingIOError:
+                        pass
+                    self._reap()
+
+    def _fork(self, data: bytes, fds: list[int]) -> None:
+        (attempt_id,) = RUN.unpack_from(data)
+        failpoint.hit("zygote.before_fork")
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self._send(Packet(NOT_FORKED, attempt_id, text=f"cannot fork: {error}"))
+        else:
+            if pid == 0:
+                self._become(data[RUN.size :], fds)
+            self._attempts[pid] = attempt_id
+            self._send(Packet(FORKED, attempt_id, pid))
+        for fd in fds:
+            os.close(fd)
+
+    def _become(self, data: bytes, fds: list[int]) -> NoReturn:
+        """In the child: from a copy of the zygote to the process of one attempt."""
+        try:
+            os.setsid()
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            if not data:
+                data = os.pread(fds[2], os.fstat(fds[2]).st_size, 0)
+            # Lifted out of the way first: the gate's own number may be 1, 2 or 3 of what it replaces.
+            log, gate = fds[0], fds[1]
+            os.dup2(log, 1)
+            os.dup2(log, 2)
+            os.dup2(gate, GATE, inheritable=False)
+            os.closerange(GATE + 1, _MAX_FD)
+            order = decode_order(data)
+            enter(order, self._folder)
+            _reseed()
+            wait_at_gate()
+        except BaseException as error:
+            tell(f"tickless: the runner failed before the task: {error!r}")
+            os._exit(70)
+        run_and_exit(order, self._folder)
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                seen = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if seen is None:
+                return
+            pid = seen.si_pid
+            attempt_id = self._attempts.pop(pid, None)
+            if attempt_id is not None:
+                try:
+                    os.killpg(pid, signal.SIGKILL)
+                except (ProcessLookupError, PermissionError):
+                    pass  # it left nothing, or something that is not ours any more
+                if seen.si_code == os.CLD_EXITED:
+                    self._send(Packet(EXITED, attempt_id, pid, exit_code=seen.si_status))
+                else:
+                    self._send(Packet(EXITED, attempt_id, pid, signal=seen.si_status))
+            os.waitpid(pid, 0)
+
+    def _send(self, packet: Packet) -> None:
+        try:
+            self._control.send(encode_packet(packet))
+        except OSError:
+            os._exit(0)  # the launcher has gone, and with it our reason
+
+
+def _receive(control: socket.socket) -> tuple[bytes, list[int]]:
+    """One packet and its descriptors; no bytes at the end of the socket."""
+    try:
+        data, ancillary, _, _ = control.recvmsg(
+            MAX_PACKET_BYTES, socket.CMSG_SPACE(_MOST_FDS * _FD_SIZE), socket.MSG_CMSG_CLOEXEC
+        )
+    except OSError:
+        return b"", []
+    fds = array.array("i")
+    for level, kind, payload in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(payload[: len(payload) - len(payload) % _FD_SIZE])
+    return data, list(fds)
+
+
+def _descriptors() -> set[tuple[str, str]]:
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found.add((name, os.readlink(f"/proc/self/fd/{name}")))
+        except OSError:
+            pass  # the descriptor of the listing itself
+    return found
+
+
+def _left_behind(before: set[tuple[str, str]]) -> str:
+    """What the import has left that a fork would lose, double or share; empty when it is fit to be forked."""
+    found = []
+    if (threads := len(os.listdir("/proc/self/task"))) > 1:
+        found.append(f"{threads - 1} thread{'s' if threads > 2 else ''}")
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        found.append("child processes")
+    except ChildProcessError:
+        pass  # none
+    opened = sorted(target for _, target in _descriptors() - before)
+    if opened:
+        found.append(f"open descriptors ({', '.join(opened)[:500]})")
+    return " and ".join(found)
+
+
+def _reseed() -> None:
+    """`random` does it by itself after a fork; numpy does not."""
+    if numpy_random := sys.modules.get("numpy.random"):
+        numpy_random.seed()
+
+
+if __name__ == "__main__":
+    main()

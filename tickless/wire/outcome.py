@@ -1,0 +1,53 @@
+"""The outcome record: the last thing a runner writes, in one write, into a file that its launcher reads after its exit.
+
+It outlives both: a new launcher reports from it what an attempt came to while no launcher was there.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from tickless.model.state import AttemptState, EndReason
+
+MAX_ERROR_BYTES = 16 * 1024
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What user code came to."""
+
+    attempt_id: int
+    state: AttemptState
+    reason: EndReason
+    exit_code: int | None = None
+    error: str | None = None
+    output: str | None = None
+    """The return value as JSON text."""
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Outcome)
+
+
+def encode_outcome(outcome: Outcome) -> bytes:
+    """The whole content of the file."""
+    return _encoder.encode(outcome)
+
+
+def decode_outcome(data: bytes) -> Outcome | None:
+    """None when the record is absent or torn: then the exit status is all there is to know."""
+    try:
+        outcome = _decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    if outcome.output is not None and "\0" in outcome.output:
+        return None
+    return outcome
+
+
+def clean_text(text: str, limit: int = MAX_ERROR_BYTES) -> str:
+    """Text as Postgres can store it, at most `limit` bytes: the middle goes, the two ends say most."""
+    data = text.replace("\0", "\N{SYMBOL FOR NULL}").encode("utf-8", "replace")
+    if len(data) > limit:
+        head, tail = limit // 4, limit - limit // 4 - 40
+        data = data[:head] + b"\n ... (cut here) ...\n" + data[-tail:]
+    return data.decode("utf-8", "ignore")
