@@ -157,6 +157,7 @@ class Batch:
             len(self.instances),
             len(self.new_attempts),
             len(self.attempts),
+            len(self.xcoms),
         ]
 
 

@@ -181,11 +181,14 @@ class MemoryStore:
         with_answer = self._begin()
         self._check_epoch(epoch)
         for problem in problems:
+            key = folder, file = make_storable(problem.folder), make_storable(problem.file)
             if problem.error is None:
-                self.import_problems.pop((problem.folder, problem.file), None)
+                self.import_problems.pop(key, None)
             else:
-                self.import_problems[problem.folder, problem.file] = replace(
+                self.import_problems[key] = replace(
                     problem,
+                    folder=folder,
+                    file=file,
                     error=make_storable(problem.error),
                     traceback=make_storable(problem.traceback) if problem.traceback is not None else None,
                 )
@@ -238,12 +241,12 @@ class MemoryStore:
             ("instance", batch.new_instances, self.instances),
             ("attempt", batch.new_attempts, self.attempts),
         ):
-            for key in new:
-                if key in table:
-                    raise Conflict(f"{what} {key} exists already")
-        for instance_key in batch.new_instances:
-            if instance_key.run not in self.runs and instance_key.run not in batch.new_runs:
-                raise Conflict(f"instance {instance_key} has no run")
+            for new_key in new:
+                if new_key in table:
+                    raise Conflict(f"{what} {new_key} exists already")
+        for key in [*batch.new_instances, *(key for key, _ in batch.xcoms)]:
+            if key.run not in self.runs and key.run not in batch.new_runs:
+                raise Conflict(f"instance {key} has no run")
         for run_key, (_, expected) in batch.runs.items():
             run = self.runs.get(run_key) or batch.new_runs.get(run_key)
             if run is None or (run.state,) != expected:

@@ -1,0 +1,272 @@
+"""The store on Postgres.
+
+**One writer.** Everything that a leader writes goes through one connection, one statement at a time, in autocommit: a
+flush costs one round trip and one commit. What it does is in migrations/r_flush.sql. `take_epoch` opens that
+connection; after anything that leaves an outcome open it is thrown away, and writing is over until the next epoch.
+
+**Fencing.** Each write checks the epoch and holds the shard's row FOR SHARE until it commits; `take_epoch` updates that
+row. So when it returns, every older write has either committed or will be refused. An old writer that does not come
+to its end within `lock_timeout` (its host is gone, its disk is stuck) is terminated by its recorded backend.
+
+**Foreign locks.** Nobody else should lock rows of ours, but an operator can. A write that waits for a lock gives up
+after `lock_timeout`, tries once more while we look who is in the way, and then raises Unavailable with the name.
+
+Reading uses other connections (`read()`), so a large load does not hold up a flush, nor a slow query of the API.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import anyio
+import asyncpg
+import msgspec
+
+from tickless import failpoint
+from tickless.core.decision import Write
+from tickless.core.snapshot import Snapshot
+from tickless.errors import Conflict, TicklessError, Unavailable
+from tickless.model.id import Epoch, RunKey
+from tickless.store.base import ImportProblem, QuarantinedEvent, TriggerRequest
+from tickless.store.batch import Batch, make_storable
+from tickless.store.connect import Connection, connect, map_error
+from tickless.store.loading import read_snapshot
+from tickless.store.pool import SEARCH_PATH, ReadPool
+from tickless.store.sql import query
+
+MAX_OPEN_REQUESTS = 500
+
+_FLUSH = query("flush")
+_TAKE_EPOCH = query("take_epoch")
+_END_RECORDED_WRITER = query("end_recorded_writer")
+_BLOCKERS = query("blockers")
+_QUARANTINE = query("quarantine")
+_SET_IMPORT_PROBLEMS = query("set_import_problems")
+_OUTPUTS = query("outputs")
+_OPEN_REQUESTS = query("open_requests")
+
+_OUR_CONFLICTS = {"TK001", "TK002"}
+
+# The writer only ever reaches rows by their keys. Its plans are made once (five custom ones first would be waste) and
+# often while the tables are still empty, when a scan looks cheap: without these a later backlog would be scanned.
+_WRITER_SETTINGS = {
+    "search_path": SEARCH_PATH,
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "jit": "off",
+    "synchronous_commit": "on",
+    "idle_in_transaction_session_timeout": "60s",
+}
+
+
+class PostgresStore:
+    """See the module's docstring, and `store.base.Store` for the port."""
+
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        shard_id: int = 1,
+        lock_timeout: timedelta = timedelta(seconds=2),
+        statement_timeout: timedelta = timedelta(seconds=15),
+    ) -> None:
+        self._dsn = dsn
+        self._shard_id = shard_id
+        self._lock_timeout = lock_timeout
+        self._statement_timeout = statement_timeout
+        # The server ends a statement itself; if even that is not heard, it is stopped or gone.
+        self._patience = statement_timeout.total_seconds() + 5
+        self._pool = ReadPool(dsn)
+        self._writer: Connection | None = None
+        self._turn = asyncio.Lock()
+
+    async def open(self) -> None:
+        """Get ready to read. The writer's connection comes with the first epoch."""
+        await self._pool.open()
+
+    async def close(self) -> None:
+        """Close every connection; a write that is under way has an unknown outcome. Closing twice is fine."""
+        await self._pool.close()
+        self._drop_writer()
+
+    def read(self) -> ReadPool:
+        """The connections for reading, for `Reader`."""
+        return self._pool
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether there is a connection to write with; whose epoch it is, only a write can tell."""
+        return self._writer is not None and not self._writer.is_closed()
+
+    # ---- leading --------------------------------------------------------------------------------------------------
+
+    async def take_epoch(self, owner: str) -> Epoch:
+        async with self._turn:
+            failpoint.hit("store.before_epoch")
+            # Always a new connection: whatever the old one was in the middle of cannot reach us any more.
+            self._drop_writer()
+            self._writer = await self._open_writer()
+            try:
+                epoch = await self._call(_TAKE_EPOCH, self._shard_id, owner)
+            except asyncpg.LockNotAvailableError:
+                async with self._pool.connection() as connection:
+                    await connection.execute(_END_RECORDED_WRITER, self._shard_id)
+                epoch = await self._call_naming_blockers(_TAKE_EPOCH, self._shard_id, owner)
+            failpoint.hit("store.after_epoch")
+            return Epoch(epoch)
+
+    async def load(self) -> Snapshot:
+        async with self._pool.connection() as connection:
+            return await read_snapshot(connection)
+
+    async def flush(self, epoch: Epoch, writes: Sequence[Write]) -> None:
+        batch = Batch.of(writes)
+        sections = batch.encode()
+        failpoint.hit("store.before_flush")
+        await self._write(_FLUSH, self._shard_id, epoch, batch.counts(), *sections)
+        failpoint.hit("store.after_flush")
+
+    async def quarantine(self, epoch: Epoch, event: QuarantinedEvent) -> int:
+        return int(
+            await self._write(
+                _QUARANTINE,
+                *(self._shard_id, epoch, event.run, event.attempt_id, make_storable(event.kind)),
+                *(make_storable(event.event), make_storable(event.traceback), event.at),
+            )
+        )
+
+    async def set_import_problems(self, epoch: Epoch, problems: Sequence[ImportProblem]) -> None:
+        by_file = {(make_storable(each.folder), make_storable(each.file)): each for each in problems}
+        text = msgspec.json.encode(
+            [
+                {
+                    "folder": folder,
+                    "file": file,
+                    "line": problem.line,
+                    "error": problem.error and make_storable(problem.error),
+                    "traceback": problem.traceback and make_storable(problem.traceback),
+                }
+                for (folder, file), problem in by_file.items()
+            ]
+        )
+        await self._write(_SET_IMPORT_PROBLEMS, self._shard_id, epoch, text.decode())
+
+    # ---- reading --------------------------------------------------------------------------------------------------
+
+    async def outputs(self, run: RunKey, task_ids: Sequence[str]) -> dict[str, str]:
+        rows = await self._pool.fetch(_OUTPUTS, run, list(task_ids))
+        return {row["task_id"]: row["value"] for row in rows}
+
+    async def open_requests(self) -> list[TriggerRequest]:
+        rows = await self._pool.fetch(_OPEN_REQUESTS, MAX_OPEN_REQUESTS)
+        return [
+            TriggerRequest(
+                id=row["id"],
+                dag_id=row["dag_id"],
+                run_id=row["run_id"],
+                conf=row["conf"],
+                logical_date=row["logical_date"],
+                idempotency_key=row["idempotency_key"],
+            )
+            for row in rows
+        ]
+
+    # ---- the writer -----------------------------------------------------------------------------------------------
+
+    async def _write(self, statement: str, *arguments: Any) -> Any:
+        async with self._turn:
+            try:
+                return await self._call(statement, *arguments)
+            except asyncpg.LockNotAvailableError:
+                return await self._call_naming_blockers(statement, *arguments)
+
+    async def _call(self, statement: str, *arguments: Any) -> Any:
+        """One statement on the writer. Raises ours, but LockNotAvailableError for the caller to deal with."""
+        writer = self._writer
+        if writer is None or writer.is_closed():
+            raise Unavailable("there is no connection to write with", hint="Take a new epoch.")
+        deadline = asyncio.get_running_loop().call_later(self._patience, writer.terminate)
+        try:
+            return await writer.fetchval(statement, *arguments)
+        except asyncpg.LockNotAvailableError:
+            raise  # rolled back for certain: the connection is as good as before
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            ours = self._explain(error)
+            if ours is None:
+                self._drop_writer()
+                raise
+            if isinstance(ours, Unavailable):
+                self._drop_writer()  # its outcome is unknown
+            raise ours from error
+        except BaseException:
+            self._drop_writer()  # cancelled in the middle: unknown, too
+            raise
+        finally:
+            deadline.cancel()
+
+    async def _call_naming_blockers(self, statement: str, *arguments: Any) -> Any:
+        """The same statement again, after it waited for a lock in vain, and meanwhile see whose lock it is."""
+        writer = self._writer
+        if writer is None:
+            raise Unavailable("there is no connection to write with", hint="Take a new epoch.")
+        backend = writer.get_server_pid()
+        blockers: list[asyncpg.Record] = []
+
+        async def look() -> None:
+            await anyio.sleep(self._lock_timeout.total_seconds() / 4)
+            try:
+                blockers.extend(await self._pool.fetch(_BLOCKERS, backend))
+            except TicklessError:
+                pass  # then the message is the poorer
+
+        failure: Exception
+        async with anyio.create_task_group() as group:
+            group.start_soon(look)
+            try:
+                return await self._call(statement, *arguments)
+            except Exception as error:
+                failure = error  # outside of the group: it would wrap it
+            finally:
+                group.cancel_scope.cancel()
+        if not isinstance(failure, asyncpg.LockNotAvailableError):
+            raise failure
+        raise _blocked(blockers, self._lock_timeout) from failure
+
+    async def _open_writer(self) -> Connection:
+        return await connect(
+            self._dsn,
+            application_name="tickless writer",
+            statement_timeout=self._statement_timeout,
+            lock_timeout=self._lock_timeout,
+            settings=_WRITER_SETTINGS,
+        )
+
+    def _drop_writer(self) -> None:
+        if self._writer is not None:
+            self._writer.terminate()  # close() would wait for a server that may not answer
+            self._writer = None
+
+    def _explain(self, error: BaseException) -> TicklessError | None:
+        if isinstance(error, asyncpg.PostgresError) and error.sqlstate in _OUR_CONFLICTS:
+            return Conflict(str(error))
+        return map_error(error)
+
+
+def _blocked(blockers: Sequence[asyncpg.Record], waited: timedelta) -> Unavailable:
+    message = f"a write waited {2 * waited.total_seconds():g} s for a lock and gave up"
+    if not blockers:
+        return Unavailable(f"{message}; who held it was not to be seen")
+    who = "; ".join(
+        f"backend {row['pid']} (user {row['usename']}, {row['application_name'] or 'no application name'}, "
+        f"{row['state'] or 'state hidden'}, transaction open for {row['open_seconds'] or 0:.0f} s: {row['query']})"
+        for row in blockers
+    )
+    return Unavailable(
+        f"{message}; it is held by {who}",
+        hint=f"Let it commit or roll back, or end it: SELECT pg_terminate_backend({blockers[0]['pid']});",
+    )

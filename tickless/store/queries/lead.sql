@@ -1,0 +1,54 @@
+-- name: flush :exec
+-- The hot flush: everything or nothing, if the epoch is still ours.
+-- $1 shard int · $2 epoch bigint · $3 expected row counts int[] · $4 versions · $5 dags · $6 pools · $7 new runs
+-- $8 runs · $9 new instances · $10 instances · $11 new attempts · $12 attempts · $13 xcoms · $14 requests: json or null
+select tickless.flush_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+
+-- name: take_epoch :one
+-- The next epoch; waits for flushes of an older one that are in flight.
+-- $1 shard int · $2 owner text
+select tickless.take_epoch_v1($1, $2)
+
+-- name: end_recorded_writer :exec
+-- End the backend that flushed for the last leader, if it is still the same one.
+-- $1 shard int
+select pg_terminate_backend(a.pid)
+from tickless.shard s
+join pg_stat_activity a on a.pid = s.backend_pid and a.backend_start = s.backend_start
+where s.shard_id = $1
+
+-- name: blockers :many
+-- Who holds the locks that a backend waits for.
+-- $1 backend int
+select
+    a.pid, a.usename, a.application_name, a.client_addr, a.state,
+    extract(epoch from clock_timestamp() - a.xact_start)::float8 as open_seconds, left(a.query, 200) as query
+from unnest(pg_blocking_pids($1)) as b(pid)
+join pg_stat_activity a using (pid)
+
+-- name: quarantine :one
+-- Keep an event that raised, freeze its run.
+-- $1 shard int · $2 epoch bigint · $3 run bigint · $4 attempt bigint · $5 kind text · $6 event text
+-- $7 traceback text · $8 at timestamptz
+select tickless.quarantine_v1($1, $2, $3, $4, $5, $6, $7, $8)
+
+-- name: set_import_problems :exec
+-- Record or clear import errors.
+-- $1 shard int · $2 epoch bigint · $3 problems json
+select tickless.set_import_problems_v1($1, $2, $3)
+
+-- name: outputs :many
+-- Return values of not mapped tasks of a run.
+-- $1 run bigint · $2 task_ids text[]
+select task_id, value
+from tickless.xcom
+where dag_run_key = $1 and task_id = any($2) and map_index = -1 and key = 'return_value'
+
+-- name: open_requests :many
+-- Trigger requests that nobody has dealt with, oldest first.
+-- $1 limit int
+select id, dag_id, run_id, conf::text as conf, logical_date, idempotency_key
+from tickless.trigger_request
+where handled_at is null
+order by id
+limit $1

@@ -1,0 +1,68 @@
+-- name: load_versions :many
+-- The current version of each DAG, and those that unfinished runs are pinned to.
+select key, dag_id, number, spec, hash, bundle, file, created_at
+from tickless.dag_version
+where key in (
+    select current_version from tickless.dag where current_version is not null
+    union
+    select version from tickless.dag_run where state in ('queued', 'running')
+)
+order by key
+
+-- name: load_current :many
+-- The current version of each DAG that a file defines.
+select dag_id, current_version from tickless.dag where current_version is not null order by dag_id
+
+-- name: load_last_numbers :many
+-- The highest version number ever given to each DAG.
+select dag_id, max(number) as number from tickless.dag_version group by dag_id order by dag_id
+
+-- name: load_runs :many
+-- Unfinished runs, oldest first.
+select
+    key, dag_id, run_id, version, state, run_type, conf, logical_date, queued_at, started_at, ended_at, created_upto,
+    cancel_requested_at, frozen, idempotency_key
+from tickless.dag_run
+where state in ('queued', 'running')
+order by key
+
+-- name: load_instances :many
+-- Unfinished instances of unfinished runs.
+select
+    t.dag_run_key, t.task_id, t.map_index, t.state, t.try_number, t.attempt_id, t.lost_count, t.scheduled_at,
+    t.queued_at, t.started_at, t.ended_at, t.due_at, t.reason
+from tickless.dag_run d
+join tickless.task_instance t on t.dag_run_key = d.key
+where d.state in ('queued', 'running')
+    and (t.state is null or t.state not in ('success', 'failed', 'skipped', 'upstream_failed', 'removed'))
+order by t.dag_run_key, t.task_id, t.map_index
+
+-- name: load_tallies :many
+-- Finished instances of unfinished runs, counted.
+select t.dag_run_key, t.task_id, t.state, count(*) as count
+from tickless.dag_run d
+join tickless.task_instance t on t.dag_run_key = d.key
+where d.state in ('queued', 'running')
+    and t.state in ('success', 'failed', 'skipped', 'upstream_failed', 'removed')
+group by t.dag_run_key, t.task_id, t.state
+order by t.dag_run_key, t.task_id, t.state
+
+-- name: load_attempts :many
+-- Live attempts.
+select
+    attempt_id, dag_run_key, task_id, map_index, try_number, state, executor, queue, pool, pool_slots, queued_at,
+    log_path, started_at, ended_at, timeout_seconds, stop_requested_at, stop_reason, exit_code, signal, reason, error,
+    pid, host
+from tickless.task_attempt
+where state in ('queued', 'running')
+order by attempt_id
+
+-- name: load_pools :many
+-- Every pool.
+select pool, slots from tickless.slot_pool order by pool
+
+-- name: load_highest :one
+-- The highest keys ever committed.
+select
+    coalesce((select max(key) from tickless.dag_run), 0) as last_run,
+    coalesce((select max(key) from tickless.dag_version), 0) as last_version

@@ -1,0 +1,112 @@
+"""From a record of Postgres to a row image."""
+
+from __future__ import annotations
+
+import asyncpg
+
+from tickless.model.id import AttemptId, RunKey, TaskId, VersionKey
+from tickless.model.row import AttemptRow, InstanceRow, InstanceTally, PoolRow, RunRow, VersionRow
+from tickless.model.state import AttemptState, EndReason, RunState, TaskState
+
+_TASK_STATES: dict[str | None, TaskState] = {state.value: state for state in TaskState} | {None: TaskState.NONE}
+"""A look-up instead of a call: a rebuild reads a hundred thousand of them."""
+
+
+def task_state(text: str | None) -> TaskState:
+    """The state in a row; NULL is NONE."""
+    return _TASK_STATES[text]
+
+
+def version_row(record: asyncpg.Record) -> VersionRow:
+    return VersionRow(
+        key=VersionKey(record["key"]),
+        dag_id=record["dag_id"],
+        number=record["number"],
+        spec=record["spec"],
+        hash=record["hash"],
+        bundle=record["bundle"],
+        file=record["file"],
+        created_at=record["created_at"],
+    )
+
+
+def run_row(record: asyncpg.Record) -> RunRow:
+    return RunRow(
+        key=RunKey(record["key"]),
+        dag_id=record["dag_id"],
+        run_id=record["run_id"],
+        version=VersionKey(record["version"]),
+        state=RunState(record["state"]),
+        run_type=record["run_type"],
+        conf=record["conf"],
+        logical_date=record["logical_date"],
+        queued_at=record["queued_at"],
+        started_at=record["started_at"],
+        ended_at=record["ended_at"],
+        created_upto=record["created_upto"],
+        cancel_requested_at=record["cancel_requested_at"],
+        frozen=record["frozen"],
+        idempotency_key=record["idempotency_key"],
+    )
+
+
+def instance_row(record: asyncpg.Record) -> InstanceRow:
+    return InstanceRow(
+        run=RunKey(record["dag_run_key"]),
+        task_id=TaskId(record["task_id"]),
+        map_index=record["map_index"],
+        state=_TASK_STATES[record["state"]],
+        try_number=record["try_number"],
+        attempt_id=AttemptId(record["attempt_id"]),
+        lost_count=record["lost_count"],
+        scheduled_at=record["scheduled_at"],
+        queued_at=record["queued_at"],
+        started_at=record["started_at"],
+        ended_at=record["ended_at"],
+        due_at=record["due_at"],
+        reason=record["reason"],
+    )
+
+
+def tally_row(record: asyncpg.Record) -> InstanceTally:
+    return InstanceTally(
+        run=RunKey(record["dag_run_key"]),
+        task_id=TaskId(record["task_id"]),
+        state=_TASK_STATES[record["state"]],
+        count=record["count"],
+    )
+
+
+def attempt_row(record: asyncpg.Record, prefix: str = "") -> AttemptRow:
+    """`prefix` stands before each column name, where two rows are in one record."""
+
+    stop_reason, reason = record[prefix + "stop_reason"], record[prefix + "reason"]
+    return AttemptRow(
+        attempt_id=AttemptId(record[prefix + "attempt_id"]),
+        run=RunKey(record[prefix + "dag_run_key"]),
+        task_id=TaskId(record[prefix + "task_id"]),
+        map_index=record[prefix + "map_index"],
+        try_number=record[prefix + "try_number"],
+        state=AttemptState(record[prefix + "state"]),
+        executor=record[prefix + "executor"],
+        queue=record[prefix + "queue"],
+        pool=record[prefix + "pool"],
+        pool_slots=record[prefix + "pool_slots"],
+        queued_at=record[prefix + "queued_at"],
+        log_path=record[prefix + "log_path"],
+        started_at=record[prefix + "started_at"],
+        ended_at=record[prefix + "ended_at"],
+        timeout_seconds=record[prefix + "timeout_seconds"],
+        stop_requested_at=record[prefix + "stop_requested_at"],
+        stop_reason=EndReason(stop_reason) if stop_reason is not None else None,
+        exit_code=record[prefix + "exit_code"],
+        signal=record[prefix + "signal"],
+        reason=EndReason(reason) if reason is not None else None,
+        error=record[prefix + "error"],
+        pid=record[prefix + "pid"],
+        host=record[prefix + "host"],
+    )
+
+
+def pool_row(record: asyncpg.Record) -> PoolRow:
+    return PoolRow(name=record["pool"], slots=record["slots"])
