@@ -53,6 +53,7 @@ class Client:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._is_lost = False  # and the user was told so
 
     def get(self, path: str, **query: object) -> Any:
         return self.call("GET", path, query=query)
@@ -72,20 +73,13 @@ class Client:
             raise _broke(error) from error
         return json.loads(content) if content else None
 
+    def open(self, path: str, **query: object) -> Stream:
+        """An answer that comes bit by bit."""
+        return Stream(self._send("GET", path, query, None))
+
     def stream(self, path: str, **query: object) -> Iterator[bytes]:
         """The answer's bytes as they come. Raises ConnectionBroke when it ends before its end."""
-        response = self._send("GET", path, query, None)
-        while True:
-            try:
-                chunk = response.read1(65536)
-            except (OSError, http.client.HTTPException) as error:
-                raise _broke(error) from error
-            if not chunk:
-                # read1 says "" at a broken chunked stream, too; only the final chunk closes the response.
-                if not response.isclosed():
-                    raise _broke(None)
-                return
-            yield chunk
+        return iter(self.open(path, **query))
 
     def lines(self, path: str, **query: object) -> Iterator[Any]:
         """A stream of JSON lines, decoded."""
@@ -95,9 +89,32 @@ class Client:
             *whole, buffer = buffer.split(b"\n")
             yield from (json.loads(line) for line in whole if line)
 
+    def patiently(self, action: Callable[[], T], *, seconds: float, is_known: bool = False) -> T:
+        """Do it; when the daemon goes away in the middle, say so and do it again, for so long. It must be idempotent.
+
+        A daemon that is not there at the very first try is not waited for, unless it is known to have been.
+        """
+        # A client's patience is not a decision of the scheduler: it may read a clock and sleep.
+        deadline = None
+        pause = 0.05
+        while True:
+            try:
+                return action()
+            except Unavailable as error:
+                if isinstance(error, NotRunning) and not is_known:
+                    raise
+                if not self._is_lost or deadline is None:
+                    say(f"{error.message}; trying again for {seconds:.0f} s")
+                    deadline, pause = time.monotonic() + seconds, 0.05
+                elif time.monotonic() > deadline:
+                    raise
+                self._is_lost = is_known = True
+            time.sleep(pause * random.uniform(0.8, 1.2))
+            pause = min(pause * 1.6, 1.0)
+
     def _send(self, method: str, path: str, query: Mapping[str, object], body: object) -> http.client.HTTPResponse:
         asked = {key: _text(value) for key, value in query.items() if value is not None}
-        target = _PREFIX + path + (f"?{urlencode(asked)}" if asked else "")
+        target = _PREFIX + path + (f"?{urlencode(asked, doseq=True)}" if asked else "")
         content = None if body is None else json.dumps(body)
         connection = _UnixConnection(self.path)
         try:
@@ -116,7 +133,33 @@ class Client:
             raise _broke(error) from error
         if response.status >= 400:
             raise _problem(response)
+        if self._is_lost:
+            self._is_lost = False
+            say("connected again")
         return response
+
+
+class Stream:
+    """The bytes of an answer, once, as they come."""
+
+    def __init__(self, response: http.client.HTTPResponse) -> None:
+        self._response = response
+
+    def header(self, name: str) -> str | None:
+        return self._response.getheader(name)
+
+    def __iter__(self) -> Iterator[bytes]:
+        while True:
+            try:
+                chunk = self._response.read1(65536)
+            except (OSError, http.client.HTTPException) as error:
+                raise _broke(error) from error
+            if not chunk:
+                # Nothing also comes from a stream that broke off; only its proper end closes the response.
+                if not self._response.isclosed():
+                    raise _broke(None)
+                return
+            yield chunk
 
 
 def path_of(*parts: object) -> str:
@@ -124,35 +167,9 @@ def path_of(*parts: object) -> str:
     return "".join("/" + quote(str(part), safe="") for part in parts)
 
 
-def patiently(action: Callable[[], T], *, seconds: float, is_known: bool = False) -> T:
-    """Do it; when the daemon goes away in the middle, say so and try again for so long. `action` must be idempotent.
-
-    A daemon that was not there at the very first try is not waited for, unless it is known to have been (`is_known`).
-    """
-    # A client's patience is not a decision of the scheduler: it may read a clock and sleep.
-    deadline = time.monotonic() + seconds
-    pause = 0.05
-    has_spoken = False
-    while True:
-        try:
-            result = action()
-            if has_spoken:
-                say("connected again")
-            return result
-        except Unavailable as error:
-            if isinstance(error, NotRunning) and not is_known:
-                raise
-            if time.monotonic() > deadline:
-                raise
-            if not has_spoken:
-                say(f"{error.message}; trying again for {seconds:.0f} s")
-                has_spoken = True
-            is_known = True
-        time.sleep(pause * random.uniform(0.8, 1.2))
-        pause = min(pause * 1.6, 1.0)
-
-
-def _text(value: object) -> str:
+def _text(value: object) -> str | list[str]:
+    if isinstance(value, tuple):
+        return [str(part) for part in value]
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -1,0 +1,164 @@
+"""tickless run."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import Any
+
+import click
+
+from tickless.cli.client import Client, path_of
+from tickless.cli.command import Group
+from tickless.cli.options import options_of
+from tickless.cli.output import duration, emit_fields, emit_json, emit_table, moment, safe, seconds_between
+from tickless.cli.page import every_page
+from tickless.cli.problem import FAILED, OK, say
+from tickless.cli.ref import run_number
+from tickless.errors import UserError
+
+START_PATIENCE_SECONDS = 30.0
+"""How long an unanswered start is tried again. It has an idempotency key, so it starts one run only."""
+WAIT_PATIENCE_SECONDS = 120.0
+"""How long `--wait` waits for a daemon that went away."""
+
+_COLUMNS = {
+    "run": "run",
+    "dag_id": "dag",
+    "run_id": "run id",
+    "state": "state",
+    "started": "started",
+    "took": "took",
+}
+
+run = Group(name="run", help="Start, list, show and cancel dag runs. RUN is a run's number or DAG/RUN_ID.")
+
+
+@run.command("start")
+@click.argument("dag")
+@click.option("--conf", metavar="JSON", help="A JSON object for the tasks of the run.")
+@click.option("--run-id", help="The run's name within its DAG; default: manual__ and the time.")
+@click.option("--wait", is_flag=True, help="Wait for its end; exit code 0 if it succeeded, 1 if it failed.")
+@click.pass_context
+def start(ctx: click.Context, dag: str, conf: str | None, run_id: str | None, wait: bool) -> int:
+    """Start a run of DAG, and print its number."""
+    options = options_of(ctx)
+    client = Client(options.socket)
+    body = {"conf": _conf(conf), "run_id": run_id, "idempotency_key": str(uuid.uuid4())}
+    started = client.patiently(lambda: client.post(path_of("dags", dag, "runs"), body), seconds=START_PATIENCE_SECONDS)
+    number = started["run"]
+    name = f"{started['dag_id']}/{started['run_id']}"
+    if not wait:
+        if options.is_json:
+            emit_json(started)
+        else:
+            print(number)
+            say(f"run {number} started: {name}")
+        return OK
+    say(f"run {number} started: {name}")
+    if not options.is_json:
+        print(number, flush=True)
+    try:
+        ended = _wait(client, number)
+    except KeyboardInterrupt:
+        say(f"\nrun {number} goes on; `tickless run show {number}` shows it, `tickless run cancel {number}` ends it")
+        raise
+    if options.is_json:
+        emit_json({**started, **ended})
+    took = duration(seconds_between(ended["started_at"], ended["ended_at"]))
+    say(f"run {number} ({name}): {ended['state']} after {took}")
+    return OK if ended["state"] == "success" else FAILED
+
+
+@run.command("list")
+@click.argument("dag", required=False)
+@click.option("--state", multiple=True, help="Only runs in this state; may be given more than once.")
+@click.option("--limit", type=click.IntRange(1), default=25, show_default=True, help="How many, newest first.")
+@click.pass_context
+def list_runs(ctx: click.Context, dag: str | None, state: tuple[str, ...], limit: int) -> None:
+    """List runs, newest first."""
+    options = options_of(ctx)
+    client = Client(options.socket)
+    found = every_page(client, "/runs", cursor="before", most=limit, dag_id=dag, state=state or None)
+    if options.is_json:
+        return emit_json(found)
+    emit_table([_row(item) for item in found], _COLUMNS)
+
+
+@run.command("show")
+@click.argument("run_ref", metavar="RUN")
+@click.pass_context
+def show(ctx: click.Context, run_ref: str) -> None:
+    """Show one run."""
+    options = options_of(ctx)
+    client = Client(options.socket)
+    found = client.get(path_of("runs", run_number(client, run_ref)))
+    if options.is_json:
+        return emit_json(found)
+    emit_fields(
+        {
+            **{key: found[key] for key in ("run", "dag_id", "run_id", "state", "run_type", "version")},
+            "conf": json.dumps(found["conf"]) if found["conf"] else None,
+            "queued": moment(found["queued_at"]),
+            "started": moment(found["started_at"]),
+            "ended": moment(found["ended_at"]),
+            "took": seconds_between(found["started_at"], found["ended_at"]),
+            "tasks": found["tasks"],
+            "frozen": found["frozen"],
+        }
+    )
+
+
+@run.command("cancel")
+@click.argument("run_ref", metavar="RUN")
+@click.pass_context
+def cancel(ctx: click.Context, run_ref: str) -> None:
+    """Stop a run: its running tasks are ended, the others skipped."""
+    options = options_of(ctx)
+    client = Client(options.socket)
+    number = run_number(client, run_ref)
+    found = client.post(path_of("runs", number, "cancel"))
+    if options.is_json:
+        return emit_json(found)
+    say(f"run {number} ({found['dag_id']}/{found['run_id']}) is being cancelled")
+
+
+def _conf(text: str | None) -> dict[str, Any]:
+    if text is None:
+        return {}
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"--conf is not JSON: {error}", hint="""Write it as '{"day": "2026-11-22"}'.""") from error
+    if not isinstance(value, dict):
+        raise UserError(f"--conf must be a JSON object, not {text}", hint="""Write it as '{"day": "2026-11-22"}'.""")
+    return value
+
+
+def _row(item: dict[str, Any]) -> dict[str, Any]:
+    took = seconds_between(item["started_at"], item["ended_at"])
+    return {**item, "started": moment(item["started_at"]), "took": took}
+
+
+def _wait(client: Client, number: int) -> dict[str, Any]:
+    """The finished run. Says on stderr what happens meanwhile, also that the daemon went away and came back."""
+
+    def attempt() -> dict[str, Any] | None:
+        for line in client.lines(path_of("runs", number, "wait")):
+            if "run" in line:
+                found: dict[str, Any] = line["run"]
+                return found if found["is_finished"] else None
+            _say_attempt(line)
+        return None
+
+    while True:
+        ended = client.patiently(attempt, seconds=WAIT_PATIENCE_SECONDS, is_known=True)
+        if ended is not None:
+            return ended
+
+
+def _say_attempt(line: dict[str, Any]) -> None:
+    index = "" if line["map_index"] < 0 else f"[{line['map_index']}]"
+    again = ", will be tried again" if line["task_state"] == "up_for_retry" else ""
+    error = f": {safe(line['error'])}" if line["error"] else ""
+    say(f"  {line['task_id']}{index}: {line['state']} after {duration(line['seconds'])}{again}{error}")

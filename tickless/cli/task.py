@@ -1,0 +1,92 @@
+"""tickless task."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from tickless.cli.client import Client, ConnectionBroke, path_of
+from tickless.cli.command import Group
+from tickless.cli.options import options_of
+from tickless.cli.output import emit_json, emit_table, moment, seconds_between
+from tickless.cli.page import every_page
+from tickless.cli.ref import run_number, task_and_index
+
+FOLLOW_PATIENCE_SECONDS = 120.0
+
+_COLUMNS = {
+    "task": "task",
+    "state": "state",
+    "try_number": "try",
+    "started": "started",
+    "took": "took",
+    "reason": "reason",
+}
+
+task = Group(name="task", help="Task instances of a run, and their logs. RUN is a run's number or DAG/RUN_ID.")
+
+
+@task.command("list")
+@click.argument("run_ref", metavar="RUN")
+@click.option("--state", multiple=True, help="Only tasks in this state; may be given more than once.")
+@click.pass_context
+def list_tasks(ctx: click.Context, run_ref: str, state: tuple[str, ...]) -> None:
+    """List the task instances of a run."""
+    options = options_of(ctx)
+    client = Client(options.socket)
+    found = every_page(client, path_of("runs", run_number(client, run_ref), "tasks"), state=state or None)
+    if options.is_json:
+        return emit_json(found)
+    emit_table([_row(item) for item in found], _COLUMNS)
+
+
+@task.command("logs")
+@click.argument("run_ref", metavar="RUN")
+@click.argument("task_ref", metavar="TASK")
+@click.option("-f", "--follow", is_flag=True, help="Go on as the task writes, until it ends.")
+@click.option("--try", "try_number", type=click.IntRange(1), help="Of this try; default: the latest.")
+@click.pass_context
+def logs(ctx: click.Context, run_ref: str, task_ref: str, follow: bool, try_number: int | None) -> None:
+    """Print what a task wrote. TASK is a task_id, or task_id[3] of a mapped one."""
+    client = Client(options_of(ctx).socket)
+    task_id, map_index = task_and_index(task_ref)
+    path = path_of("runs", run_number(client, run_ref), "tasks", task_id, "logs")
+    query: dict[str, Any] = {"map_index": map_index, "try_number": try_number}
+    if not follow:
+        for chunk in client.stream(path, **query):
+            sys.stdout.buffer.write(chunk)
+        return
+    _Follower(client, path, {**query, "follow": True}).run()
+
+
+class _Follower:
+    """Follows one attempt; after a broken connection it goes on at the byte where it was."""
+
+    def __init__(self, client: Client, path: str, query: dict[str, Any]) -> None:
+        self._client = client
+        self._path = path
+        self._query = query
+        self._offset = 0
+
+    def run(self) -> None:
+        try:
+            self._run_once()
+        except ConnectionBroke:
+            self._client.patiently(self._run_once, seconds=FOLLOW_PATIENCE_SECONDS, is_known=True)
+
+    def _run_once(self) -> None:
+        stream = self._client.open(self._path, **self._query, offset=self._offset)
+        # The same attempt after a new connection, though a later one may have started meanwhile.
+        self._query["attempt_id"] = stream.header("Tickless-Attempt")
+        for chunk in stream:
+            sys.stdout.buffer.write(chunk)
+            sys.stdout.buffer.flush()
+            self._offset += len(chunk)
+
+
+def _row(item: dict[str, Any]) -> dict[str, Any]:
+    name = item["task_id"] + ("" if item["map_index"] < 0 else f"[{item['map_index']}]")
+    took = seconds_between(item["started_at"], item["ended_at"])
+    return {**item, "task": name, "started": moment(item["started_at"]), "took": took}
