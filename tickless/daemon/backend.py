@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
-from tickless import __version__
 from tickless.api.base import Reason, Status
 from tickless.api.watch import RunWatch
 from tickless.clock import Clock
@@ -29,6 +28,7 @@ class Health:
     """What the parts of the daemon say of themselves; written by the composition root, read by `status`."""
 
     mode: str
+    version: str
     home: Path
     started_at: datetime
     database: str = ""
@@ -127,7 +127,7 @@ class DaemonBackend:
         status = Status(
             state="stopping",
             is_ready=False,
-            version=__version__,
+            version=health.version,
             pid=os.getpid(),
             host=socket.gethostname(),
             home=str(health.home),

@@ -13,6 +13,7 @@ import os
 import random
 import socket
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 
 import anyio
 import anyio.abc
@@ -66,6 +67,8 @@ class Scheduler:
         self._publish = publish
         self._prepare = prepare
         self._poison = Poison()
+        for executor in executors.values():
+            executor.on_lost_connection(partial(self._connection_lost, executor))
         self._term: Term | None = None
         self._tasks: anyio.abc.TaskGroup | None = None
         self._is_stopping = False
@@ -178,7 +181,6 @@ class Scheduler:
             rules=self._rules,
             poison=self._poison,
             publish=self._publish,
-            reattach=self._reattach,
         )
         term.adopt(Entry(None, decision))
         self._term = term
@@ -209,8 +211,9 @@ class Scheduler:
             if self._prepare is not None:
                 await self._prepare()
 
-    def _reattach(self, executor: Executor) -> None:
-        if self._tasks is not None and self._term is not None:
+    def _connection_lost(self, executor: Executor) -> None:
+        if self._tasks is not None and self._term is not None and not self._term.is_over:
+            self._term.detach(executor)
             self._tasks.start_soon(self._attach, self._term, executor)
 
     async def _serve_requests(self, term: Term) -> None:

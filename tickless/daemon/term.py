@@ -83,7 +83,6 @@ class Term:
         rules: OrderRules,
         poison: Poison,
         publish: Callable[[Effect], None],
-        reattach: Callable[[Executor], None],
     ) -> None:
         self.engine = engine
         self.store = store
@@ -96,7 +95,6 @@ class Term:
         self._rules = rules
         self._poison = poison
         self._publish = publish
-        self._reattach = reattach
         self._attached: set[str] = set()
         self._batch: deque[Entry] = deque()
         self._in_flight: list[Entry] = []
@@ -417,7 +415,6 @@ class Term:
         live |= dict.fromkeys(self._unended, AttemptState.RUNNING)
         await executor.connect(self.engine.epoch, live, lambda reports: self.on_reports(name, reports))
         self._attached.add(name)
-        executor.on_lost_connection(lambda: self._detach(executor))
         mine = [
             attempt
             for attempt in self.engine.attempts.values()
@@ -441,10 +438,9 @@ class Term:
             ]
         )
 
-    def _detach(self, executor: Executor) -> None:
+    def detach(self, executor: Executor) -> None:
+        """The executor's connection broke: nothing is sent to it until it is attached again."""
         self._attached.discard(executor.name)
-        if not self.is_over:
-            self._reattach(executor)
 
     @contextmanager
     def noting_touched(self) -> Iterator[set[RunKey]]:

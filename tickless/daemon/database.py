@@ -1,0 +1,74 @@
+"""The database that a daemon works on: a server that the configuration names, or a private Postgres at home."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tickless.config.schema import Settings
+from tickless.errors import Unavailable
+from tickless.store.connect import check_server, connect, mask_dsn
+from tickless.store.embedded import EmbeddedPostgres
+from tickless.store.migrate import migrate
+from tickless.telemetry.log import get_log
+
+log = get_log()
+
+
+class Database:
+    """Makes sure that there is a server with our schema, at the start and after each loss."""
+
+    def __init__(self, home: Path, settings: Settings) -> None:
+        self._url = settings.database.url
+        self._embedded = EmbeddedPostgres(home) if self._url is None else None
+        self._home = home
+        self.about = mask_dsn(self._url) if self._url is not None else "embedded"
+        """One line for people, without password."""
+
+    @property
+    def is_embedded(self) -> bool:
+        return self._embedded is not None
+
+    @property
+    def dsn(self) -> str:
+        """Raises Unavailable while the private server is not running."""
+        return self._url if self._url is not None else self._private.dsn
+
+    @property
+    def _private(self) -> EmbeddedPostgres:
+        assert self._embedded is not None
+        return self._embedded
+
+    async def open(self) -> None:
+        """Start or adopt the private server, refuse a server that we cannot work with, bring the schema up to date."""
+        await self.revive()
+        connection = await connect(self.dsn, application_name="tickless check")
+        try:
+            server = await check_server(connection, dsn=self.dsn)
+        finally:
+            await connection.close()
+        kind = "embedded PostgreSQL" if self.is_embedded else "PostgreSQL"
+        self.about = f"{kind} {server.version}, database {server.database}"
+        await migrate(self.dsn, owns_database=self.is_embedded)
+
+    async def revive(self) -> None:
+        """Start the private server again if it has died. Does nothing for a server that is not ours."""
+        if self._embedded is None or self._embedded.is_running():
+            return
+        found = await self._embedded.start()
+        event = "database.adopted" if found.is_adopted else "database.started"
+        log.info(event, folder=str(self._embedded.data), version=found.version, pid=found.pid)
+
+    async def stop(self) -> bool:
+        """Stop the private server; False when another process still uses it. Others are left alone."""
+        if self._embedded is None:
+            return True
+        try:
+            return await self._embedded.stop()
+        except Unavailable as error:
+            log.warning("database.lost", error=error.message)
+            return False
+
+    def leave(self) -> None:
+        """Go on without it: the private server stays, for the next start to adopt."""
+        if self._embedded is not None:
+            self._embedded.leave()
