@@ -17,7 +17,7 @@ import pytest
 
 from tickless.clock import SystemClock
 from tickless.daemon import bundle as bundle_module
-from tickless.daemon.bundle import Bundle, BundleStore, NotSettled, dag_files
+from tickless.daemon.bundle import Bundle, BundleStore, NotSettled
 from tickless.errors import NotFound, UserError
 
 OLD = 1_600_000_000
@@ -270,7 +270,7 @@ def test_only_files_that_look_like_dag_files_are_imported(store: BundleStore, fo
     put(folder, "helper.py", "import os")
     put(folder, "about.md", "tickless dag")
     put(folder, "sub/b.py", "import TICKLESS # dag")
-    assert dag_files(store.snapshot(folder)) == ["a.py", "sub/b.py"]
+    assert store.dag_files(store.snapshot(folder)) == ["a.py", "sub/b.py"]
 
 
 def test_two_thousand_files_cost_a_stat_each(store: BundleStore, folder: Path) -> None:

@@ -75,6 +75,7 @@ class BundleStore:
         self._max_bytes = max_bytes
         self._hashes: dict[Path, dict[str, tuple[_Found, str]]] = {}
         self._checked: set[str] = set()
+        self._mentions_dag: dict[str, bool] = {}
 
     def snapshot(self, folder: Path) -> Bundle:
         """Store the folder as it is now.
@@ -101,6 +102,21 @@ class BundleStore:
         if _scan(folder, self._home)[0] != found:
             raise NotSettled(f"{folder} changed while it was copied")
         return Bundle(path=path, files=files, warnings=tuple(warnings))
+
+    def dag_files(self, bundle: Bundle) -> list[str]:
+        """The files worth importing: Python files that mention both "tickless" and "dag", as Airflow's safe mode does.
+
+        Importing runs a file, so scripts and helpers that happen to lie in the folder are left alone.
+        """
+        found = []
+        for name, digest in bundle.files.items():
+            if name.endswith(".py"):
+                if digest not in self._mentions_dag:
+                    content = (bundle.path / name).read_bytes().lower()
+                    self._mentions_dag[digest] = b"tickless" in content and b"dag" in content
+                if self._mentions_dag[digest]:
+                    found.append(name)
+        return found
 
     def remove(self, name: str) -> None:
         """Delete a stored bundle that nothing refers to any more; removing one that is gone is fine."""
@@ -163,20 +179,6 @@ class BundleStore:
                 return False
         self._checked.add(path.name)
         return True
-
-
-def dag_files(bundle: Bundle) -> list[str]:
-    """The files worth importing: Python files that mention both "tickless" and "dag", as Airflow's safe mode does.
-
-    Importing runs a file, so scripts and helpers that happen to lie in the folder are left alone.
-    """
-    found = []
-    for name in bundle.files:
-        if name.endswith(".py"):
-            content = (bundle.path / name).read_bytes().lower()
-            if b"tickless" in content and b"dag" in content:
-                found.append(name)
-    return found
 
 
 def _folders(folder: Path, home: str) -> Iterator[str]:
