@@ -1,0 +1,13 @@
+"""Fixtures for everybody."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest_plugins = ["tests.support.postgres"]
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Our drivers need asyncio."""
+    return "asyncio"
