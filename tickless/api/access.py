@@ -6,6 +6,7 @@ roles attach when the API listens on TCP.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from typing import Any
 
@@ -38,8 +39,18 @@ def access_of(route: BaseRoute) -> Access | None:
     return Access(extra[_MARK]) if extra and _MARK in extra else None
 
 
+def every_route(routes: Iterable[BaseRoute]) -> Iterator[BaseRoute]:
+    """The routes themselves; from FastAPI 0.16x on an included router stands in the list as one entry."""
+    for route in routes:
+        included = getattr(route, "original_router", None)
+        if included is None:
+            yield route
+        else:
+            yield from every_route(included.routes)
+
+
 def check_every_route(app: FastAPI) -> None:
     """Raise InvariantBroken for a route without a declared access."""
-    for route in app.routes:
+    for route in every_route(app.routes):
         if access_of(route) is None:
             raise InvariantBroken(f"the route {getattr(route, 'path', route)!r} declares no access")
