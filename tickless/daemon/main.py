@@ -92,6 +92,7 @@ class Daemon:
         )
         # Under systemd the launcher is a unit of its own, so that its tasks are not in the daemon's cgroup.
         self._owns_launcher = "INVOCATION_ID" not in os.environ
+        self._leader: Leader | None = None
         self._running = 0  # attempts alive when last looked at
         self._wind_down: Callable[[], Awaitable[None]] | None = None  # once there is something to wind down
         self._winding_down = anyio.CancelScope()
@@ -180,6 +181,7 @@ class Daemon:
             async with anyio.create_task_group() as tasks:
                 await tasks.start(ApiServer(create_app(backend), settings.socket_path(self._home)).run)
                 async with Leader(dsn) as leader:
+                    self._leader = leader
                     self._health.is_leader = True
                     tasks.start_soon(leader.watch)
                     await tasks.start(scheduler.run)
@@ -216,10 +218,12 @@ class Daemon:
         return executors
 
     async def _revive(self) -> None:
-        """Before each rebuild: bring back what we started and what has died since."""
+        """Before each rebuild: bring back what we started and what has died since, and wait for the lead."""
         await self._database.revive()
         if self._owns_launcher:
             await ensure_launcher(self._home)
+        if self._leader is not None:
+            await self._leader.wait_held()
 
     async def _audit_now_and_then(self, scheduler: Scheduler, reader: Reader) -> None:
         interval = self._settings.daemon.audit_interval_seconds
