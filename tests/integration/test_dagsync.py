@@ -238,6 +238,9 @@ def test_of_two_files_with_one_dag_id_the_first_keeps_it_until_it_lets_go(tmp_pa
             # A broken owner keeps its id.
             told = await recorder.told_after(lambda: (folder / "b.py").write_text("import tickless, dag"))
             assert ("error", "b.py") in told
+            assert "a.py" not in recorder.parsed
+            assert "a.py" in recorder.problems
+            (folder / "b.py").write_text(flow("other"))
             await recorder.until(lambda: recorder.dag_ids() == {"a.py": ["same"], "b.py": ["other"]})
             assert recorder.problems == {}
 
