@@ -56,7 +56,7 @@ class House:
         deadline = time.monotonic() + 120
         while True:
             try:
-                if len(self.get("/api/v1/dags?limit=100")["dags"]) >= 5:
+                if len(self.get("/api/v1/dags?limit=100")["items"]) >= 5:
                     return self
             except (OSError, http.client.HTTPException, KeyError):
                 self._api = None
@@ -87,28 +87,25 @@ class House:
 
     def get(self, path: str) -> Any:
         """GET from the API on a connection that is kept open."""
-        return self._request("GET", path, None)
+        return json.loads(self._request("GET", path, None))
 
     def start_run(self, dag_id: str) -> int:
         """Start a run by API; returns its number."""
-        return int(self._request("POST", f"/api/v1/dags/{dag_id}/runs", {})["run"])
+        return int(json.loads(self._request("POST", f"/api/v1/dags/{dag_id}/runs", {}))["run"])
 
     def wait(self, run: int) -> None:
         """Return when the run is over; it must have succeeded."""
-        while True:
-            state = self.get(f"/api/v1/runs/{run}")["state"]
-            if state not in ("queued", "running"):
-                if state != "success":
-                    raise SystemExit(f"run {run} ended as {state}")
-                return
-            time.sleep(0.02)
+        last = self._request("GET", f"/api/v1/runs/{run}/wait", None).splitlines()[-1]
+        state = json.loads(last)["run"]["state"]
+        if state != "success":
+            raise SystemExit(f"run {run} ended as {state}")
 
     def noted(self) -> list[tuple[str, str, int, int]]:
         """(run_id, task_id, start, end) as the tasks noted them, in nanoseconds."""
         lines = self.out.read_text().splitlines() if self.out.exists() else []
         return [(run, task, int(start), int(end)) for run, task, start, end in (line.split() for line in lines)]
 
-    def _request(self, method: str, path: str, body: object) -> Any:
+    def _request(self, method: str, path: str, body: object) -> str:
         if self._api is None:
             self._api = _UnixConnection(self.home / "api.sock")
         data = None if body is None else json.dumps(body)
@@ -117,7 +114,7 @@ class House:
         content = response.read()
         if response.status >= 300:
             raise SystemExit(f"{method} {path}: {response.status} {content.decode()}")
-        return json.loads(content)
+        return content.decode()
 
     def processes(self) -> list[int]:
         """The daemon, its launcher and the launcher's zygotes; not Postgres."""

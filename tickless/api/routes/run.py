@@ -17,7 +17,7 @@ from tickless.api.base import Backend
 from tickless.api.context import BackendOf, find_run, page_size
 from tickless.api.views import Page, RunStartedView, RunView
 from tickless.core.commands import StartRun
-from tickless.core.decision import AttemptEnded
+from tickless.core.decision import AttemptEnded, RunChanged
 from tickless.errors import NotFound, UserError
 from tickless.model.dag import check_id
 from tickless.model.id import RunKey
@@ -121,7 +121,7 @@ async def _progress(backend: Backend, run: int, timeout_seconds: float | None) -
             for effect in watcher.take():
                 if isinstance(effect, AttemptEnded):
                     yield _line(_attempt_line(effect))
-                else:
+                elif isinstance(effect, RunChanged):
                     must_look = True
             if must_look:
                 is_finished = (await find_run(backend, run)).row.state in FINISHED_RUN_STATES
