@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -29,6 +30,17 @@ def eventually(probe: Callable[[], T], what: str = "", seconds: float = 15.0) ->
         if time.monotonic() > deadline:
             raise AssertionError(f"never came: {what or probe}")
         time.sleep(0.01)
+
+
+async def soon(probe: Callable[[], T], what: str = "", seconds: float = 15.0) -> T:
+    """`eventually`, for tests whose event loop has work to do meanwhile."""
+    deadline = time.monotonic() + seconds
+    while True:
+        if found := probe():
+            return found
+        if time.monotonic() > deadline:
+            raise AssertionError(f"never came: {what or probe}")
+        await asyncio.sleep(0.01)
 
 
 def is_alive(pid: int) -> bool:

@@ -217,8 +217,9 @@ class LauncherClient:
             asyncio.get_running_loop().call_soon(self._deliver_early, link, name, early)
 
     def _deliver_early(self, link: _Link, name: str, reports: list[Report]) -> None:
-        if not link.is_closed and name in link.members:
-            link.members[name].sink(reports)
+        mine = [report for report in reports if report.attempt_id in link.owners]  # some were forgotten on joining
+        if mine and not link.is_closed and name in link.members:
+            link.members[name].sink(mine)
 
     def leave(self, name: str) -> None:
         """The executor hears nothing more. The last one to leave closes the connection at once."""
@@ -269,9 +270,11 @@ class LauncherClient:
                 link.owners.pop(attempt_id, None)
 
     def forget(self, attempt_ids: Sequence[int]) -> None:
-        """They are not live in the database."""
+        """They are not live in the database; nothing more is heard of them."""
         if self._link is not None and attempt_ids:
             self._link.write(Forget(attempt_ids=list(attempt_ids)))
+            for attempt_id in attempt_ids:
+                self._link.owners.pop(attempt_id, None)
 
     async def shut_down(self, *, kill: bool, timeout: float = 60.0) -> int:
         """End the launcher. Returns 0 when it has gone, otherwise the number of attempts because of which it stays.

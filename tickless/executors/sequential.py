@@ -29,6 +29,7 @@ class SequentialExecutor:
         self._local = LocalExecutor(name, client, slots=1, clock=self._clock)
         self._held: deque[Order] = deque()
         self._running: set[int] = set()
+        self._seen: set[int] = set()  # on this connection; the launcher would not answer a second time
         self._sink: ReportSink = lambda _reports: None
 
     @property
@@ -44,15 +45,15 @@ class SequentialExecutor:
         self._running.clear()
         self._sink = sink
         inventory = await self._local.join(epoch, live, self._on_reports)
+        self._seen = set(inventory)
         self._running |= {i for i, entry in inventory.items() if i in live and entry.state in ("accepted", "running")}
         self._submit_next()
 
     def submit(self, orders: Sequence[Order]) -> None:
         """Known ids are left alone; the rest joins the queue."""
-        known = self._running | {order.attempt_id for order in self._held}
         for order in orders:
-            if order.attempt_id not in known:
-                known.add(order.attempt_id)
+            if order.attempt_id not in self._seen:
+                self._seen.add(order.attempt_id)
                 self._held.append(order)
         self._submit_next()
 
