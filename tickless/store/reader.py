@@ -14,11 +14,36 @@ from datetime import datetime
 from tickless.core.snapshot import Snapshot
 from tickless.model.id import AttemptId, RunKey, TaskKey, VersionKey
 from tickless.model.row import AttemptRow, InstanceRow, RunRow, VersionRow, XComRow
-from tickless.model.state import RunState, TaskState
-from tickless.store.pool import ReadPool
+from tickless.model.state import FINISHED_RUN_STATES, RunState, TaskState
+from tickless.store.loading import read_snapshot
+from tickless.store.pool import ReadPool, Record
+from tickless.store.rows import attempt_row, instance_row, run_row, task_state, version_row
+from tickless.store.sql import query
 
 MAX_PAGE = 1000
 """Larger limits are cut down to this."""
+
+_DAGS = query("dags")
+_DAG = query("dag")
+_VERSION = query("version")
+_CURRENT_VERSION = query("current_version")
+_IMPORT_ERRORS = query("import_errors")
+_RUNS = query("runs")
+_LIVE_RUNS = query("live_runs")
+_RUNS_OF_DAG = query("runs_of_dag")
+_RUN = query("run")
+_RUN_BY_ID = query("run_by_id")
+_RUN_BY_IDEMPOTENCY_KEY = query("run_by_idempotency_key")
+_INSTANCE_COUNTS = query("instance_counts")
+_INSTANCES = query("instances")
+_INSTANCE = query("instance")
+_ATTEMPTS = query("attempts")
+_ATTEMPT = query("attempt")
+_XCOMS = query("xcoms")
+_POOLS = query("pools")
+_LEADER = query("leader")
+_TRIGGER_REQUEST = query("trigger_request")
+_QUARANTINED = query("quarantined")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,23 +152,28 @@ class Reader:
         self, *, after: str | None = None, limit: int = 100, include_vanished: bool = False
     ) -> list[DagInfo]:
         """DAGs by dag_id, those after `after`."""
-        raise NotImplementedError
+        rows = await self._pool.fetch(_DAGS, after, _page(limit), include_vanished)
+        return [_dag_info(row) for row in rows]
 
     async def dag(self, dag_id: str) -> DagInfo | None:
         """One DAG, also one that has vanished."""
-        raise NotImplementedError
+        row = await self._pool.fetchrow(_DAG, dag_id)
+        return _dag_info(row) if row is not None else None
 
     async def version(self, key: VersionKey) -> VersionRow | None:
         """One stored version, with its spec."""
-        raise NotImplementedError
+        row = await self._pool.fetchrow(_VERSION, key)
+        return version_row(row) if row is not None else None
 
     async def current_version(self, dag_id: str) -> VersionRow | None:
         """The current version of a DAG, with its spec."""
-        raise NotImplementedError
+        row = await self._pool.fetchrow(_CURRENT_VERSION, dag_id)
+        return version_row(row) if row is not None else None
 
     async def import_errors(self, *, limit: int = 100) -> list[ImportErrorInfo]:
         """DAG files that cannot be parsed, by folder and file."""
-        raise NotImplementedError
+        rows = await self._pool.fetch(_IMPORT_ERRORS, _page(limit))
+        return [ImportErrorInfo(**row) for row in rows]
 
     # Runs
 
@@ -156,20 +186,33 @@ class Reader:
         limit: int = 50,
     ) -> list[RunInfo]:
         """Runs, newest first: those with a key below `before`. No states = all."""
-        raise NotImplementedError
+        wanted = [state.value for state in states] or None
+        if dag_id is not None:
+            rows = await self._pool.fetch(_RUNS_OF_DAG, dag_id, before, wanted, _page(limit))
+        elif states and FINISHED_RUN_STATES.isdisjoint(states):
+            rows = await self._pool.fetch(_LIVE_RUNS, before, wanted, _page(limit))
+        else:
+            rows = await self._pool.fetch(_RUNS, before, wanted, _page(limit))
+        return [_run_info(row) for row in rows]
 
     async def run(self, key: RunKey) -> RunInfo | None:
-        raise NotImplementedError
+        row = await self._pool.fetchrow(_RUN, key)
+        return _run_info(row) if row is not None else None
 
     async def run_by_id(self, dag_id: str, run_id: str) -> RunInfo | None:
-        raise NotImplementedError
+        row = await self._pool.fetchrow(_RUN_BY_ID, dag_id, run_id)
+        return _run_info(row) if row is not None else None
 
     async def run_by_idempotency_key(self, idempotency_key: str) -> RunInfo | None:
-        raise NotImplementedError
+        row = await self._pool.fetchrow(_RUN_BY_IDEMPOTENCY_KEY, idempotency_key)
+        return _run_info(row) if row is not None else None
 
     async def instance_counts(self, runs: Sequence[RunKey]) -> dict[RunKey, dict[TaskState, int]]:
         """How many task instances of each run are in each state. A run without instances is not in it."""
-        raise NotImplementedError
+        counts: dict[RunKey, dict[TaskState, int]] = {}
+        for row in await self._pool.fetch(_INSTANCE_COUNTS, list(runs)):
+            counts.setdefault(RunKey(row["dag_run_key"]), {})[task_state(row["state"])] = row["count"]
+        return counts
 
     # Task instances and attempts
 
@@ -182,41 +225,119 @@ class Reader:
         limit: int = 500,
     ) -> list[InstanceInfo]:
         """Task instances of a run by (task_id, map_index), those after `after`. No states = all."""
-        raise NotImplementedError
+        wanted = [state.value for state in states] or None
+        task_id, map_index = after if after is not None else (None, None)
+        rows = await self._pool.fetch(_INSTANCES, run, wanted, task_id, map_index, _page(limit))
+        return [_instance_info(row) for row in rows]
 
     async def instance(self, key: TaskKey) -> InstanceInfo | None:
-        raise NotImplementedError
+        row = await self._pool.fetchrow(_INSTANCE, *key)
+        return _instance_info(row) if row is not None else None
 
     async def attempts(self, key: TaskKey, *, before: AttemptId | None = None, limit: int = 50) -> list[AttemptRow]:
         """Attempts of a task instance, newest first."""
-        raise NotImplementedError
+        rows = await self._pool.fetch(_ATTEMPTS, *key, before, _page(limit))
+        return [attempt_row(row) for row in rows]
 
     async def attempt(self, attempt_id: AttemptId) -> AttemptRow | None:
-        raise NotImplementedError
+        row = await self._pool.fetchrow(_ATTEMPT, attempt_id)
+        return attempt_row(row) if row is not None else None
 
     async def xcoms(self, key: TaskKey, *, limit: int = 100) -> list[XComRow]:
         """What a task instance handed on, by key."""
-        raise NotImplementedError
+        rows = await self._pool.fetch(_XCOMS, *key, _page(limit))
+        return [
+            XComRow(
+                run=RunKey(row["dag_run_key"]),
+                task_id=row["task_id"],
+                map_index=row["map_index"],
+                key=row["key"],
+                value=row["value"],
+                created_at=row["created_at"],
+            )
+            for row in rows
+        ]
 
     # The installation
 
     async def pools(self) -> list[PoolInfo]:
-        raise NotImplementedError
+        rows = await self._pool.fetch(_POOLS)
+        return [
+            PoolInfo(name=row["pool"], slots=row["slots"], queued=row["queued"], running=row["running"]) for row in rows
+        ]
 
     async def leader(self) -> LeaderInfo:
-        raise NotImplementedError
+        row = await self._pool.fetchrow(_LEADER, 1)
+        assert row is not None
+        return LeaderInfo(**row)
 
     async def request(self, request_id: int) -> RequestInfo | None:
         """What became of a trigger request."""
-        raise NotImplementedError
+        row = await self._pool.fetchrow(_TRIGGER_REQUEST, request_id)
+        if row is None:
+            return None
+        return RequestInfo(
+            id=row["id"],
+            dag_id=row["dag_id"],
+            requested_by=row["requested_by"],
+            requested_at=row["requested_at"],
+            handled_at=row["handled_at"],
+            run=row["dag_run_key"],
+            error=row["error"],
+        )
 
     async def quarantine(self, *, before: int | None = None, limit: int = 50) -> list[QuarantineInfo]:
         """Quarantined events, newest first."""
-        raise NotImplementedError
+        rows = await self._pool.fetch(_QUARANTINED, before, _page(limit))
+        return [
+            QuarantineInfo(
+                id=row["id"],
+                run=row["dag_run_key"],
+                attempt_id=row["attempt_id"],
+                kind=row["kind"],
+                event=row["event"],
+                traceback=row["traceback"],
+                at=row["at"],
+            )
+            for row in rows
+        ]
 
     async def rows_for_audit(self) -> Snapshot:
         """What RAM must agree with, as one picture: unfinished runs and instances, live attempts, tallies, pools.
 
         `versions` is empty: versions never change, and their specs are most of the bytes.
         """
-        raise NotImplementedError
+        async with self._pool.connection() as connection:
+            return await read_snapshot(connection, with_versions=False)
+
+
+def _page(limit: int) -> int:
+    return max(1, min(limit, MAX_PAGE))
+
+
+def _run_info(row: Record, prefix: str = "") -> RunInfo:
+    return RunInfo(row=run_row(row, prefix), version_number=row[prefix + "version_number"])
+
+
+def _dag_info(row: Record) -> DagInfo:
+    return DagInfo(
+        dag_id=row["dag_id"],
+        version=row["current_version"],
+        version_number=row["version_number"],
+        hash=row["hash"],
+        file=row["file"],
+        bundle=row["bundle"],
+        changed_at=row["changed_at"],
+        import_error=row["import_error"],
+        live_runs=row["live_runs"],
+        last_run=_run_info(row, "run_") if row["run_key"] is not None else None,
+    )
+
+
+def _instance_info(row: Record) -> InstanceInfo:
+    return InstanceInfo(
+        dag_id=row["dag_id"],
+        run_id=row["run_id"],
+        row=instance_row(row),
+        attempt=attempt_row(row, "a_") if row["a_attempt_id"] is not None else None,
+    )

@@ -30,23 +30,24 @@ def version_row(record: asyncpg.Record) -> VersionRow:
     )
 
 
-def run_row(record: asyncpg.Record) -> RunRow:
+def run_row(record: asyncpg.Record, prefix: str = "") -> RunRow:
+    """`prefix` stands before each column name, where several rows are in one record."""
     return RunRow(
-        key=RunKey(record["key"]),
-        dag_id=record["dag_id"],
-        run_id=record["run_id"],
-        version=VersionKey(record["version"]),
-        state=RunState(record["state"]),
-        run_type=record["run_type"],
-        conf=record["conf"],
-        logical_date=record["logical_date"],
-        queued_at=record["queued_at"],
-        started_at=record["started_at"],
-        ended_at=record["ended_at"],
-        created_upto=record["created_upto"],
-        cancel_requested_at=record["cancel_requested_at"],
-        frozen=record["frozen"],
-        idempotency_key=record["idempotency_key"],
+        key=RunKey(record[prefix + "key"]),
+        dag_id=record[prefix + "dag_id"],
+        run_id=record[prefix + "run_id"],
+        version=VersionKey(record[prefix + "version"]),
+        state=RunState(record[prefix + "state"]),
+        run_type=record[prefix + "run_type"],
+        conf=record[prefix + "conf"],
+        logical_date=record[prefix + "logical_date"],
+        queued_at=record[prefix + "queued_at"],
+        started_at=record[prefix + "started_at"],
+        ended_at=record[prefix + "ended_at"],
+        created_upto=record[prefix + "created_upto"],
+        cancel_requested_at=record[prefix + "cancel_requested_at"],
+        frozen=record[prefix + "frozen"],
+        idempotency_key=record[prefix + "idempotency_key"],
     )
 
 
@@ -78,7 +79,7 @@ def tally_row(record: asyncpg.Record) -> InstanceTally:
 
 
 def attempt_row(record: asyncpg.Record, prefix: str = "") -> AttemptRow:
-    """`prefix` stands before each column name, where two rows are in one record."""
+    """`prefix` as in `run_row`."""
 
     stop_reason, reason = record[prefix + "stop_reason"], record[prefix + "reason"]
     return AttemptRow(
