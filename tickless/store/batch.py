@@ -6,7 +6,6 @@ the order of their keys: two batches that touch the same rows lock them in the s
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -28,9 +27,6 @@ from tickless.model.row import (
     VersionRow,
     XComRow,
 )
-
-UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-"""Characters that no text column takes: NUL, and halves of a surrogate pair."""
 
 _FIRST = itemgetter(0)
 _encode = msgspec.json.Encoder().encode
@@ -191,8 +187,3 @@ def _guarded(rows: dict[Any, Guarded[R]]) -> str | None:
             guard += b',"had":' + _encode(expected[1])
         parts.append(guard + b"," + _encode(row)[1:])
     return (b"[" + b",".join(parts) + b"]").decode()
-
-
-def make_storable(text: str) -> str:
-    """The text with NULs and lone surrogates escaped: what is kept for debugging must never be refused itself."""
-    return UNSTORABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)

@@ -8,12 +8,10 @@ plain dicts), a picture at any moment (`load_now`).
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 
 from tickless.core.decision import Write
@@ -33,13 +31,12 @@ from tickless.model.row import (
 )
 from tickless.model.state import FINISHED_RUN_STATES, FINISHED_TASK_STATES, LIVE_ATTEMPT_STATES, TaskState
 from tickless.store.base import ImportProblem, QuarantinedEvent, TriggerRequest
-from tickless.store.batch import UNSTORABLE, Batch, DagPointer, make_storable
+from tickless.store.batch import Batch, DagPointer
+from tickless.store.storable import make_storable, why_unstorable
 
 RETURN_KEY = "return_value"
 MAX_OPEN_REQUESTS = 500
 DEFAULT_POOL_SLOTS = 128
-MAX_ID_LENGTH = 250
-MAX_VALUE_BYTES = 16 * 1024 * 1024
 
 
 class MemoryStore:
@@ -282,50 +279,3 @@ class MemoryStore:
         sqlstate = self.refuse(row) or why_unstorable(row)
         if sqlstate is not None:
             raise Unstorable(f"{type(row).__name__} cannot be stored", sqlstate=sqlstate)
-
-
-def why_unstorable(row: Any) -> str | None:
-    """The SQLSTATE with which Postgres refuses a row image, None when it takes it."""
-    for each in fields(row):
-        value = getattr(row, each.name)
-        if isinstance(value, str) and not isinstance(value, StrEnum):
-            if "\x00" in value:
-                return "22P05"
-            if UNSTORABLE.search(value):
-                return "22021"
-            if each.name in {"dag_id", "task_id", "run_id"} and not 0 < len(value) <= MAX_ID_LENGTH:
-                return "23514"
-            is_json = each.name == "conf" or (each.name == "value" and isinstance(row, XComRow))
-            if is_json and (sqlstate := _why_bad_json(value)) is not None:
-                return sqlstate
-        elif isinstance(value, int) and not -(2**63) <= value < 2**63:
-            return "22003"
-        elif isinstance(value, datetime) and value.tzinfo is None:
-            raise ValueError(f"{each.name} of {row!r} has no time zone")
-    return None
-
-
-def _why_bad_json(text: str) -> str | None:
-    if len(text.encode()) > MAX_VALUE_BYTES:
-        return "23514"
-    try:
-        value = json.loads(text, parse_constant=_refuse_constant)
-    except ValueError:
-        return "22P02"
-    except RecursionError:
-        return "54001"
-    stack = [value]
-    while stack:
-        match stack.pop():
-            case str() as found if UNSTORABLE.search(found):
-                return "22P05"
-            case list() as found:
-                stack.extend(found)
-            case dict() as found:
-                stack.extend(found)
-                stack.extend(found.values())
-    return None
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")

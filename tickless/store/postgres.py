@@ -31,11 +31,12 @@ from tickless.core.snapshot import Snapshot
 from tickless.errors import Conflict, TicklessError, Unavailable
 from tickless.model.id import Epoch, RunKey
 from tickless.store.base import ImportProblem, QuarantinedEvent, TriggerRequest
-from tickless.store.batch import Batch, make_storable
+from tickless.store.batch import Batch
 from tickless.store.connect import Connection, connect, map_error
 from tickless.store.loading import read_snapshot
 from tickless.store.pool import SEARCH_PATH, ReadPool
 from tickless.store.sql import query
+from tickless.store.storable import make_storable
 
 MAX_OPEN_REQUESTS = 500
 
