@@ -1,0 +1,291 @@
+"""A script for the engine: events in, decisions asserted, every write committed to a store in memory.
+
+    def test_downstream_waits_for_the_upstream_retry() -> None:
+        book = Playbook("a >> b", retries=1, retry_delay=60)
+        book.start().expect("launch a")
+        book.finish("a", "failed").expect(wake_in=60)
+        book.after(60).expect("launch a try 2")
+        book.finish("a").expect("launch b")
+        book.finish("b").expect("run success")
+
+A decision is asserted whole: what `expect` does not name must not have happened. Effects are told as text:
+`launch T`, `launch T try N`, `stop T for REASON`, `run STATE` (of an end), and, only when `acks=True`, `ack T`.
+T is a task id; with several runs `RUN/T` (runs count from 1). Each step is flushed at once, so a wrong guard in a
+write is a Conflict here, and `restart()` can throw the engine away at any moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from tests.support.builders import decode_spec, make_dag, parsed
+from tests.support.clock import VirtualClock
+from tickless.core import commands, events
+from tickless.core.decision import AckReport, Decision, Effect, Launch, RunChanged, StopAttempt
+from tickless.core.engine import Engine
+from tickless.core.record import Instance
+from tickless.model.dag import DagSpec
+from tickless.model.id import UNMAPPED, AttemptId, Epoch, RunKey, TaskId, TaskKey
+from tickless.model.limit import Limits, Routing
+from tickless.model.report import Finished, Lost, Started
+from tickless.model.row import AttemptRow, InstanceRow, RunRow
+from tickless.model.state import FINISHED_RUN_STATES, AttemptState, EndReason
+from tickless.store.memory import MemoryStore
+
+_REASON = {
+    AttemptState.SUCCESS: EndReason.EXITED,
+    AttemptState.FAILED: EndReason.RAISED,
+    AttemptState.SKIPPED: EndReason.EXITED,
+}
+
+
+class Outcome:
+    """What one step (and the steps that it left over) decided."""
+
+    def __init__(self, book: Playbook, decisions: list[Decision], now: datetime) -> None:
+        self._book = book
+        self._now = now
+        self.decisions = decisions
+        self.effects: list[Effect] = [effect for decision in decisions for effect in decision.effects]
+        self.writes = [write for decision in decisions for write in decision.writes]
+        self.stale = sum(decision.stale for decision in decisions)
+        self.reply = next((decision.reply for decision in decisions if decision.reply is not None), None)
+        self.wake_at = decisions[-1].wake_at
+
+    @property
+    def launched(self) -> list[str]:
+        """Labels of the tasks whose attempts are launched, in order."""
+        return [self._book.label(effect.key) for effect in self.effects if isinstance(effect, Launch)]
+
+    @property
+    def stopped(self) -> list[str]:
+        """Labels of the tasks whose attempts are to be stopped, in order."""
+        return [
+            self._book.label(self._book.store.attempts[AttemptId(effect.stop.attempt_id)].key)
+            for effect in self.effects
+            if isinstance(effect, StopAttempt)
+        ]
+
+    def told(self, *, acks: bool = False) -> list[str]:
+        """The effects as text."""
+        return [text for text in (self._book.tell(effect, acks=acks) for effect in self.effects) if text]
+
+    def expect(
+        self, *effects: str, wake_in: float | None = None, stale: int = 0, acks: bool = False, in_order: bool = False
+    ) -> Outcome:
+        """Assert what was decided. `wake_in` is asserted only when given; effects in any order unless `in_order`."""
+        told, expected = self.told(acks=acks), list(effects)
+        if not in_order:
+            told.sort()
+            expected.sort()
+        assert told == expected, f"\n   decided: {told}\n  expected: {expected}"
+        assert self.stale == stale, f"{self.stale} stale inputs, expected {stale}"
+        if wake_in is not None:
+            assert self.wake_at is not None, f"no timer is armed, expected one in {wake_in} s"
+            seconds = (self.wake_at - self._now).total_seconds()
+            assert seconds == wake_in, f"wakes in {seconds} s, expected {wake_in} s"
+        return self
+
+    def expect_nothing(self, *, stale: int = 0) -> Outcome:
+        """Assert that no row changes and nothing but acknowledgements leaves."""
+        self.expect(stale=stale)
+        assert self.writes == [], f"rows are written: {self.writes}"
+        return self
+
+
+class Playbook:
+    """See the module's docstring. `engine`, `store` and `clock` are there to look at."""
+
+    engine: Engine
+
+    def __init__(
+        self,
+        shape: str | None = None,
+        *,
+        dag_id: str = "dag",
+        limits: Limits | None = None,
+        routing: Routing | None = None,
+        pools: Mapping[str, int] | None = None,
+        tasks: Mapping[str, Mapping[str, Any]] | None = None,
+        **options: Any,
+    ) -> None:
+        self.clock = VirtualClock()
+        self.store = MemoryStore()
+        self.limits = limits or Limits()
+        self.routing = routing or Routing()
+        self.steps = 0
+        self.restart()
+        for name, slots in (pools or {}).items():
+            self.set_pool(name, slots)
+        if shape is not None:
+            self.dag(shape, dag_id=dag_id, tasks=tasks, **options)
+
+    # ---- driving --------------------------------------------------------------------------------------------------
+
+    def when(self, event: events.Event | commands.Command, *, drain: bool = True) -> Outcome:
+        """One step, and with `drain` all the work that it left over; each is committed at once."""
+        decisions = [self._step(event)]
+        while drain and decisions[-1].more:
+            decisions.append(self._step(events.WorkContinued()))
+        return Outcome(self, decisions, self.clock.now())
+
+    def dag(self, shape: str, *, dag_id: str = "dag", **options: Any) -> Outcome:
+        """A DAG file was parsed."""
+        return self.parse(make_dag(shape, dag_id=dag_id, **options))
+
+    def parse(self, spec: DagSpec) -> Outcome:
+        return self.when(parsed(spec))
+
+    def start(self, dag_id: str = "dag", *, drain: bool = True, **options: Any) -> Outcome:
+        """Start a run; `options` are those of StartRun."""
+        return self.when(commands.StartRun(dag_id=dag_id, **options), drain=drain)
+
+    def start_many(self, count: int, dag_id: str = "dag") -> list[Outcome]:
+        return [self.start(dag_id, run_id=f"{dag_id}-{number}") for number in range(count)]
+
+    def begin(self, *labels: str) -> Outcome:
+        """The latest attempts of these tasks passed their start gate."""
+        return self._all(self.started(label) for label in labels)
+
+    def finish(self, label: str, state: str = "success", **details: Any) -> Outcome:
+        """The latest attempt of this task ended (success, failed, skipped)."""
+        return self.when(self.finished(label, state, **details))
+
+    def finish_all(self, labels: Iterable[str], state: str = "success") -> Outcome:
+        return self._all([self.finished(label, state) for label in labels])
+
+    def lose(self, label: str) -> Outcome:
+        """The latest attempt of this task vanished."""
+        return self.when(Lost(attempt_id=self.attempt(label).attempt_id, at=self.clock.now(), why="the host is gone"))
+
+    def after(self, seconds: float) -> Outcome:
+        """Time passes, and the one timer rings."""
+        self.clock.advance(seconds)
+        return self.when(events.TimePassed())
+
+    def cancel(self, run: int = 1) -> Outcome:
+        return self.when(commands.CancelRun(run=RunKey(run)))
+
+    def set_pool(self, name: str, slots: int) -> Outcome:
+        return self.when(commands.SetPool(name=name, slots=slots))
+
+    def reload(self, limits: Limits | None = None, routing: Routing | None = None) -> Outcome:
+        """The configuration was reloaded."""
+        self.limits, self.routing = limits or self.limits, routing or self.routing
+        return self.when(events.LimitsChanged(limits=self.limits, routing=self.routing))
+
+    def restart(self, *, drain: bool = True) -> Outcome:
+        """The daemon is killed and another takes over: a new epoch, and an engine restored from rows."""
+        self.engine = self._new_engine()
+        decisions = [self._commit(self.engine.restore(self.store.load_now(), self.clock.now()))]
+        while drain and decisions[-1].more:
+            decisions.append(self._step(events.WorkContinued()))
+        return Outcome(self, decisions, self.clock.now())
+
+    def freeze(self, run: int = 1) -> Outcome:
+        """An event of this run was quarantined: the shell freezes it and rebuilds."""
+        row = self.store.runs[RunKey(run)]
+        self.store.runs[row.key] = replace(row, frozen="internal error, entry 1")
+        return self.restart()
+
+    # ---- reports --------------------------------------------------------------------------------------------------
+
+    def started(self, label: str) -> Started:
+        return Started(attempt_id=self.attempt(label).attempt_id, at=self.clock.now(), pid=4711, host="here")
+
+    def finished(self, label: str, state: str = "success", **details: Any) -> Finished:
+        attempt_state = AttemptState(state)
+        details.setdefault("reason", _REASON[attempt_state])
+        return Finished(attempt_id=self.attempt(label).attempt_id, at=self.clock.now(), state=attempt_state, **details)
+
+    # ---- looking --------------------------------------------------------------------------------------------------
+
+    def attempt(self, label: str) -> AttemptRow:
+        """The latest attempt of a task, as committed."""
+        return self.store.attempts[self.row(label).attempt_id]
+
+    def attempts(self, label: str) -> list[AttemptRow]:
+        """All attempts of a task, oldest first, as committed."""
+        return [row for _, row in sorted(self.store.attempts.items()) if row.key == self._key(label)]
+
+    def row(self, label: str) -> InstanceRow:
+        """A task instance as committed."""
+        return self.store.instances[self._key(label)]
+
+    def instance(self, label: str) -> Instance:
+        """An unfinished task instance in the engine."""
+        found = self.engine.instance(self._key(label))
+        assert found is not None, f"{label} is finished"
+        return found
+
+    def state(self, label: str) -> str:
+        return self.row(label).state.value
+
+    def states(self, run: int = 1) -> dict[str, str]:
+        """Task id -> committed state."""
+        return {row.task_id: row.state.value for key, row in self.store.instances.items() if key.run == run}
+
+    def run(self, run: int = 1) -> RunRow:
+        return self.store.runs[RunKey(run)]
+
+    def runs(self) -> list[str]:
+        """The committed states of all runs, oldest first."""
+        return [row.state.value for _, row in sorted(self.store.runs.items())]
+
+    def in_state(self, state: str) -> list[str]:
+        """Labels of the instances with this committed state."""
+        return [self.label(key) for key, row in sorted(self.store.instances.items()) if row.state.value == state]
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing is unfinished, and nothing is held."""
+        engine = self.engine
+        semaphores = [engine.parallelism, *engine.pools.values(), *engine.executors.values()]
+        semaphores += [each for dag in engine.dags.values() for each in (dag.total, dag.active_runs)]
+        return not engine.runs and not engine.attempts and not any(each.used for each in semaphores)
+
+    def label(self, key: TaskKey) -> str:
+        return key.task_id if len(self.store.runs) == 1 and key.run == 1 else f"{key.run}/{key.task_id}"
+
+    def tell(self, effect: Effect, *, acks: bool) -> str | None:
+        match effect:
+            case Launch():
+                again = f" try {effect.try_number}" if effect.try_number > 1 else ""
+                return f"launch {self.label(effect.key)}{again}"
+            case StopAttempt():
+                row = self.store.attempts[AttemptId(effect.stop.attempt_id)]
+                return f"stop {self.label(row.key)} for {effect.stop.reason}"
+            case RunChanged() if effect.state in FINISHED_RUN_STATES:
+                which = "run" if len(self.store.runs) == 1 else f"run {effect.run}"
+                return f"{which} {effect.state}"
+            case AckReport() if acks:
+                known = self.store.attempts.get(effect.attempt_id)
+                return f"ack {self.label(known.key) if known is not None else effect.attempt_id}"
+            case _:
+                return None
+
+    # ---- inside ---------------------------------------------------------------------------------------------------
+
+    def _new_engine(self) -> Engine:
+        epoch: Epoch = self.store.take_epoch_now("playbook")
+        return Engine(epoch=epoch, limits=self.limits, routing=self.routing, decode_spec=decode_spec)
+
+    def _step(self, event: events.Event | commands.Command) -> Decision:
+        return self._commit(self.engine.step(event, self.clock.now()))
+
+    def _commit(self, decision: Decision) -> Decision:
+        self.steps += 1
+        if decision.writes:
+            self.store.flush_now(self.engine.epoch, decision.writes)
+        return decision
+
+    def _all(self, reports: Iterable[events.Event]) -> Outcome:
+        decisions = [decision for report in reports for decision in self.when(report).decisions]
+        return Outcome(self, decisions, self.clock.now())
+
+    def _key(self, label: str) -> TaskKey:
+        run, _, task_id = label.rpartition("/")
+        return TaskKey(RunKey(int(run or 1)), TaskId(task_id), UNMAPPED)
