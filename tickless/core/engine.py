@@ -201,8 +201,7 @@ class Engine:
             case events.WorkContinued():
                 pass
             case events.TimePassed():
-                for timer in self.timers.pop_due(now):
-                    self._on_timer(timer)
+                self._agenda.append(self._ring(now))
             case events.DagParsed():
                 self._on_dag_parsed(event)
             case events.DagVanished():
@@ -415,6 +414,8 @@ class Engine:
             elif instance.state not in FINISHED_TASK_STATES:
                 self._finish(instance, Happening.CANCEL, "the run was cancelled")
             yield
+        if run.is_complete and run.key in self.runs:  # frozen until now, and nothing was left to stop
+            self._end_run(run)
 
     # ---- task instances -------------------------------------------------------------------------------------------
 
@@ -613,6 +614,11 @@ class Engine:
         self._tell_end(told_at, attempt, instance)
 
     # ---- timers, limits, DAGs -------------------------------------------------------------------------------------
+
+    def _ring(self, now: datetime) -> Iterator[None]:
+        for timer in self.timers.pop_due(now):
+            self._on_timer(timer)
+            yield
 
     def _on_timer(self, timer: Timer) -> None:
         match timer:
