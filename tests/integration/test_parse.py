@@ -351,8 +351,16 @@ def test_forged_results_are_not_believed(tmp_path: Path) -> None:
         assert "exit code 0" in problem_of(tmp_path, content).message
 
 
-def test_the_daemons_configuration_is_not_in_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TICKLESS_DATABASE__URL", "postgresql://secret")
-    monkeypatch.setenv("REGION", "north")
-    write(tmp_path, flow="import os\nassert 'TICKLESS_DATABASE__URL' not in os.environ and os.environ['REGION']")
+def test_a_dag_file_sees_the_environment_of_its_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("TICKLESS_DATABASE__URL", "REGION", "SECRET"):
+        monkeypatch.setenv(name, "x")
+    monkeypatch.setenv("TICKLESS_PASS_ENV", "REGION")
+    write(
+        tmp_path,
+        flow="""
+            import os
+            assert "PATH" in os.environ and "REGION" in os.environ
+            assert not {"TICKLESS_DATABASE__URL", "SECRET"} & set(os.environ)
+        """,
+    )
     assert parse(tmp_path).problem is None

@@ -15,6 +15,7 @@ import msgspec
 from tickless.errors import UserError
 from tickless.model.dag import DagSpec
 from tickless.model.parse import ParseProblem, ParseResult
+from tickless.wire.environment import base_environment
 
 TIMEOUT_KEY = "[dags] parse_timeout_seconds"
 
@@ -44,7 +45,7 @@ async def parse_file(bundle: Path, file: str, *, timeout_seconds: float) -> Pars
                 start_new_session=True,
                 pass_fds=(result_fd,),
                 cwd=bundle,
-                env=_environment(),
+                env=base_environment(os.environ),  # what its tasks will see, and no secret of the daemon
             )
         finally:
             os.close(result_fd)
@@ -107,11 +108,6 @@ def _death(file: str, code: int | None) -> str:
     if code is not None and code < 0:
         return f"the process that imported {file} was killed by {signal.Signals(-code).name}"
     return f"importing {file} ended the process (exit code {code}) before it was done: os._exit() or a crash"
-
-
-def _environment() -> dict[str, str]:
-    """The daemon's own, without its configuration: a DAG file has no business with the database's password."""
-    return {name: value for name, value in os.environ.items() if not (name.startswith("TICKLESS_") and "__" in name)}
 
 
 class _Drain:
