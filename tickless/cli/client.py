@@ -127,7 +127,8 @@ class Client:
         except OSError as error:
             raise Unavailable(f"cannot connect to {self.path}: {error.strerror}") from error
         try:
-            connection.request(method, target, content, {"Content-Type": "application/json"} if content else {})
+            headers = {"Connection": "close", **({"Content-Type": "application/json"} if content else {})}
+            connection.request(method, target, content, headers)
             response = connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
             raise _broke(error) from error
