@@ -6,12 +6,13 @@ pytest_plugins = ["tests.support.store"]     for the fixtures `migrated_cluster`
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
+import anyio
 import pytest
 
 from tests.support.postgres import TestCluster
@@ -65,6 +66,16 @@ async def opened(dsn: str, **arguments: Any) -> AsyncIterator[PostgresStore]:
         yield store
     finally:
         await store.close()
+
+
+async def until(check: Callable[[], Any], *, patience: float = 10.0) -> None:
+    """Wait for something in another process, which tells nobody; `check` may be a coroutine function."""
+    with anyio.fail_after(patience):
+        while True:
+            is_so = check()
+            if await is_so if isinstance(is_so, Awaitable) else is_so:
+                return
+            await anyio.sleep(0.005)
 
 
 class Subject(Protocol):
@@ -163,7 +174,8 @@ def version(key: int = 1, *, dag_id: str = "etl", number: int = 1, **rest: Any) 
         "bundle": "/bundle",
         "file": f"{dag_id}.py",
     }
-    return VersionRow(**{"key": key, "dag_id": dag_id, "number": number, "created_at": NOW} | defaults | rest)
+    defaults |= {"key": key, "dag_id": dag_id, "number": number, "created_at": NOW}
+    return VersionRow(**defaults | rest)
 
 
 def run(key: int = 1, **rest: Any) -> RunRow:

@@ -1,0 +1,213 @@
+-- What the numbered migrations add up to: to read, not to run. Change it together with a new migration;
+-- tests/migration holds the two equal. The functions are in migrations/r_*.sql.
+
+create schema tickless;
+set search_path = tickless;
+
+create table schema_migration (
+    name text primary key,
+    checksum text not null,
+    is_compatible boolean not null,
+    applied_at timestamptz not null default now()
+);
+
+-- Identifiers sort by code point, as they do in Python: pages and batches are in the same order on both sides.
+-- There are no foreign keys between the tables of the flusher. It is their only writer, and a check per row would
+-- cost more than the row (and lock its parent).
+
+create table shard (
+    shard_id int primary key,
+    epoch bigint not null default 0,
+    owner text,
+    backend_pid int,
+    backend_start timestamptz,
+    taken_at timestamptz
+) with (fillfactor = 50);
+comment on table shard is 'Who leads. Each flush holds its row FOR SHARE and checks the epoch; taking the lead raises it.';
+insert into shard (shard_id) values (1);
+
+create table dag (
+    dag_id text collate "C" primary key check (length(dag_id) between 1 and 250),
+    current_version bigint,
+    file text,
+    changed_at timestamptz not null
+);
+comment on column dag.current_version is 'key of dag_version; NULL: no file defines the DAG any more';
+
+create table dag_version (
+    key bigint primary key,
+    dag_id text collate "C" not null,
+    number int not null,
+    hash text not null,
+    file text not null,
+    bundle text not null,
+    created_at timestamptz not null,
+    spec text not null,
+    unique (dag_id, number)
+);
+
+create table dag_run (
+    dag_id text collate "C" not null check (length(dag_id) between 1 and 250),
+    run_id text collate "C" not null check (length(run_id) between 1 and 250),
+    state text not null check (state in ('queued', 'running', 'success', 'failed')),
+    run_type text not null,
+    logical_date timestamptz,
+    queued_at timestamptz not null,
+    started_at timestamptz,
+    ended_at timestamptz,
+    -- Kept as written (json, not jsonb), and usable with every jsonb operator: the check refuses what jsonb does.
+    conf json not null check (conf::jsonb is not null and octet_length(conf::text) <= 16777216),
+    key bigint primary key,
+    version bigint not null,
+    shard_id int not null default 1,
+    created_upto int not null default 0,
+    cancel_requested_at timestamptz,
+    frozen text,
+    idempotency_key text collate "C" unique,
+    unique (dag_id, run_id)
+) with (
+    fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 200,
+    autovacuum_analyze_scale_factor = 0.05
+);
+create index dag_run_live on dag_run (key) where state in ('queued', 'running');
+create index dag_run_of_dag on dag_run (dag_id, key);
+
+-- No index on anything that changes: updates stay on their page (HOT).
+create table task_instance (
+    dag_id text collate "C" not null,
+    task_id text collate "C" not null check (length(task_id) between 1 and 250),
+    run_id text collate "C" not null,
+    map_index int not null default -1,
+    state text check (
+        state in (
+            'scheduled', 'queued', 'running', 'restarting', 'success', 'failed', 'skipped', 'upstream_failed',
+            'removed', 'up_for_retry', 'up_for_reschedule', 'deferred'
+        )
+    ),
+    try_number int not null default 0,
+    scheduled_at timestamptz,
+    queued_at timestamptz,
+    started_at timestamptz,
+    ended_at timestamptz,
+    due_at timestamptz,
+    reason text,
+    dag_run_key bigint not null,
+    attempt_id bigint not null default 0,
+    lost_count int not null default 0,
+    primary key (dag_run_key, task_id, map_index)
+) with (
+    fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 500,
+    autovacuum_vacuum_cost_delay = 0, autovacuum_analyze_scale_factor = 0.05
+);
+comment on column task_instance.state is 'NULL: nothing decided yet, it waits for its upstream';
+comment on column task_instance.attempt_id is 'the latest attempt; 0: there was none';
+
+create table task_attempt (
+    attempt_id bigint primary key,
+    dag_run_key bigint not null,
+    task_id text collate "C" not null,
+    map_index int not null,
+    try_number int not null,
+    state text not null check (state in ('queued', 'running', 'success', 'failed', 'skipped', 'lost')),
+    executor text not null,
+    queue text not null,
+    pool text not null,
+    pool_slots int not null,
+    queued_at timestamptz not null,
+    started_at timestamptz,
+    ended_at timestamptz,
+    timeout_seconds double precision,
+    stop_requested_at timestamptz,
+    stop_reason text,
+    exit_code int,
+    signal int,
+    reason text,
+    error text,
+    pid int,
+    host text,
+    log_path text not null
+) with (
+    fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 500,
+    autovacuum_vacuum_cost_delay = 0, autovacuum_analyze_scale_factor = 0.05
+);
+create index task_attempt_live on task_attempt (attempt_id) where state in ('queued', 'running');
+create index task_attempt_of_instance on task_attempt (dag_run_key, task_id, map_index, attempt_id);
+
+create table xcom (
+    dag_id text collate "C" not null,
+    task_id text collate "C" not null,
+    run_id text collate "C" not null,
+    map_index int not null,
+    key text collate "C" not null check (length(key) between 1 and 250),
+    value json not null check (value::jsonb is not null and octet_length(value::text) <= 16777216),
+    created_at timestamptz not null,
+    dag_run_key bigint not null,
+    primary key (dag_run_key, task_id, map_index, key)
+);
+
+create table slot_pool (
+    pool text collate "C" primary key check (length(pool) between 1 and 250),
+    slots int not null check (slots >= 0)
+);
+insert into slot_pool (pool, slots) values ('default_pool', 128);
+
+-- Written by anybody, through the functions in r_request.sql. They share no key with the flusher's tables, so that
+-- somebody's open transaction can stall nothing.
+create table trigger_request (
+    id bigint generated always as identity primary key,
+    dag_id text collate "C" not null check (length(dag_id) between 1 and 250),
+    run_id text collate "C" check (length(run_id) between 1 and 250),
+    conf jsonb not null default '{}' check (jsonb_typeof(conf) = 'object' and octet_length(conf::text) <= 16777216),
+    logical_date timestamptz,
+    idempotency_key text collate "C" check (length(idempotency_key) between 1 and 250),
+    requested_by text not null default session_user,
+    requested_at timestamptz not null default now(),
+    handled_at timestamptz,
+    dag_run_key bigint,
+    error text
+);
+create index trigger_request_open on trigger_request (id) where handled_at is null;
+
+create table command (
+    id bigint generated always as identity primary key,
+    kind text not null,
+    payload jsonb not null default '{}' check (jsonb_typeof(payload) = 'object'),
+    requested_by text not null default session_user,
+    requested_at timestamptz not null default now(),
+    handled_at timestamptz,
+    dag_run_key bigint,
+    error text
+);
+create index command_open on command (id) where handled_at is null;
+
+create table import_error (
+    folder text collate "C" not null,
+    file text collate "C" not null,
+    line int,
+    error text not null,
+    traceback text,
+    at timestamptz not null,
+    primary key (folder, file)
+);
+
+create table quarantine (
+    id bigint generated always as identity primary key,
+    at timestamptz not null,
+    dag_run_key bigint,
+    attempt_id bigint,
+    kind text not null,
+    event text not null,
+    traceback text not null
+);
+
+create table event_log (
+    id bigint generated always as identity primary key,
+    at timestamptz not null,
+    actor text not null,
+    action text not null,
+    dag_id text collate "C",
+    dag_run_key bigint,
+    task_id text collate "C",
+    detail jsonb not null default '{}'
+);
+comment on table event_log is 'The audit: who asked for what.';
