@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -332,4 +331,3 @@ async def test_local_runs_side_by_side(bench: Bench) -> None:
     executor.submit(orders)
     for order in orders:
         assert (await bench.sink.finished(order.attempt_id)).state is AttemptState.SUCCESS
-    assert os.listdir(bench.home / "launcher" / "outcome") == []

@@ -31,6 +31,8 @@ class Attempt:
     phase: Phase = Phase.WAITING
     gate: int = -1
     """Write end of the gate pipe; -1 once opened or given up."""
+    workspace: str = ""
+    """Its scratch folder and outcome file; none before it is about to start."""
     log: int = -1
     """Kept for a command whose last line is its output."""
     log_start: int = 0
@@ -46,6 +48,8 @@ class Attempt:
     zygote_crashes: int = 0
     timer: Timer | None = None
     """KILL after the grace, or the end of patience with a sweep."""
+    is_unswept: bool = False
+    """Something of it may still be alive."""
     is_recovered: bool = False
     """It was started by a former launcher."""
 

@@ -84,7 +84,7 @@ def serve(home: str, ready: int = -1) -> None:
     loop.on_signal(signal.SIGTERM, launcher.stop_all)
     loop.on_signal(signal.SIGINT, launcher.stop_all)
     launcher.zygotes.start_base()
-    recover(launcher, spawner, log)
+    recover(launcher, log)
     launcher.settle()
     Server(loop, _listen(folder), launcher, log)
     log("launcher.started", pid=os.getpid(), home=home, boot_id=place.boot_id)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 from tickless.launcher.attempt import Attempt, Phase
 from tickless.launcher.loop import now
 from tickless.launcher.service import Launcher
-from tickless.launcher.spawn import CannotSpawn, Spawner
 from tickless.launcher.spool import AckedRecord, Kept, LostRecord
 from tickless.model.report import Lost
-from tickless.wire.layout import OUTCOME_DIR, SCRATCH_DIR
 
 
-def recover(launcher: Launcher, spawner: Spawner, log: Callable[..., None]) -> None:
+def recover(launcher: Launcher, log: Callable[..., None]) -> None:
     """Decide for each attempt without an end: lost with its boot, to be started, or to be hunted down."""
     contents = launcher.spool.contents
     hunted: list[Attempt] = []
@@ -33,12 +30,13 @@ def recover(launcher: Launcher, spawner: Spawner, log: Callable[..., None]) -> N
             counts["to_start"] += 1
         else:
             attempt = Attempt(kept.order, phase=Phase.ENDING, pid=kept.started.pid, ticks=kept.ticks)
+            attempt.workspace = kept.workspace
             attempt.started, attempt.is_recovered, attempt.is_forgotten = kept.started, True, kept.is_forgotten
             launcher.adopt(attempt)
             hunted.append(attempt)
     if contents.attempts:
         log("spool.recovered", hunted=len(hunted), **counts)
-    _remove_stale_files(launcher, spawner)
+    launcher.workspaces.remove_all_but({attempt.workspace for attempt in hunted})
     launcher.hunt(hunted)
 
 
@@ -48,18 +46,3 @@ def _lose(launcher: Launcher, kept: Kept) -> None:
         return
     why = "the host was restarted"
     launcher.spool.append(LostRecord(Lost(attempt_id=kept.attempt_id, at=now(), why=why), kept.executor))
-
-
-def _remove_stale_files(launcher: Launcher, spawner: Spawner) -> None:
-    """Left by attempts whose end was noted just before the former launcher died."""
-    folder = launcher.place.folder
-    unended = {str(kept.attempt_id) for kept in launcher.spool.contents.attempts.values() if kept.end is None}
-    for name in os.listdir(f"{folder}/{OUTCOME_DIR}"):
-        if name.removesuffix(".json") not in unended:
-            os.unlink(f"{folder}/{OUTCOME_DIR}/{name}")
-    for name in os.listdir(f"{folder}/{SCRATCH_DIR}"):
-        if name not in unended:
-            try:
-                spawner.remove_folder(f"{folder}/{SCRATCH_DIR}/{name}")
-            except CannotSpawn:
-                pass  # the next launcher tries again

@@ -39,14 +39,13 @@ from tickless.launcher.spool import (
 )
 from tickless.launcher.sweep import Sweeper
 from tickless.launcher.verdict import Evidence, Exit, judge, not_started
+from tickless.launcher.workspace import Workspaces
 from tickless.launcher.zygotes import Zygotes, order_file
 from tickless.model.dag import TaskKind
 from tickless.model.id import TaskKey
 from tickless.model.order import Order, StopOrder
 from tickless.model.report import Finished, Lost, Started
 from tickless.model.state import AttemptState, EndReason
-from tickless.wire.layout import outcome_path, scratch_path
-from tickless.wire.outcome import Outcome, decode_outcome
 
 _ZYGOTE_PATIENCE_SECONDS = 5.0
 """Between the exit of an attempt and the killing of the zygote that has not told of it."""
@@ -84,6 +83,7 @@ class Launcher:
         self.place = place
         self.send: Callable[[Outbox], None] = lambda _outbox: None
         """Set by the server; where reports go."""
+        self.workspaces = Workspaces(place.folder, spawner, log)
         self.zygotes = Zygotes(loop, spawner, self, log)
         self._loop = loop
         self._spawner = spawner
@@ -94,7 +94,7 @@ class Launcher:
         self._sweeper = Sweeper(loop, self._known_pids, self._conclude, log)
         self._to_start: list[Attempt] = []
         self._to_release: list[Attempt] = []
-        self._to_unlink: list[int] = []
+        self._to_free: list[str] = []
         self._outbox = Outbox()
         self.is_stopping = False
 
@@ -169,9 +169,9 @@ class Launcher:
                 self._sweeper.run_once()
                 if not self.spool.is_pending:
                     break
-        for attempt_id in self._to_unlink:  # only now: until the end was in the spool, the record was all there was
-            self._unlink(attempt_id)
-        self._to_unlink.clear()
+        for workspace in self._to_free:  # only now: until the end was in the spool, the record was all there was
+            self.workspaces.give_back(workspace)
+        self._to_free.clear()
         if self._outbox:
             if self._outbox.finished:
                 failpoint.hit("launcher.before_report")
@@ -199,13 +199,13 @@ class Launcher:
         if attempt.order.kind is TaskKind.PYTHON:
             self.zygotes.start(attempt)
         else:
-            self._spawn(attempt, lambda log, gate: self._spawner.command(attempt.order, log, gate))
+            self._spawn(attempt, lambda log, gate: self._spawner.command(attempt.order, attempt.workspace, log, gate))
 
     def start_fresh(self, attempt: Attempt) -> None:
         """A Python task in an interpreter of its own."""
         payload = order_file(attempt.order)
         try:
-            self._spawn(attempt, lambda log, gate: self._spawner.fresh_python(attempt.order, log, gate, payload))
+            self._spawn(attempt, lambda log, gate: self._spawner.fresh_python(attempt.workspace, log, gate, payload))
         finally:
             os.close(payload)
 
@@ -237,19 +237,27 @@ class Launcher:
             return None
         try:
             attempt.log_start = os.fstat(log).st_size
+            attempt.workspace = self.workspaces.take()
             gate, attempt.gate = os.pipe2(os.O_CLOEXEC)
         except OSError as error:
             os.close(log)
-            self.cannot_start(attempt, f"cannot make a pipe: {error}")
+            self.cannot_start(attempt, f"cannot make a pipe or a working folder: {error}")
             return None
         return log, gate
+
+    def close_channels(self, attempt: Attempt) -> None:
+        """Somebody may be at the gate; he exits, but until then he may write to the workspace."""
+        attempt.close_gate()
+        if attempt.workspace:
+            self.workspaces.discard(attempt.workspace)
+            attempt.workspace = ""
 
     def forked(self, attempt: Attempt, pid: int) -> None:
         """Its process stands at the gate: note the start."""
         if attempt.phase is not Phase.WAITING:
             return  # stopped meanwhile; its gate is closed
         if self.is_stopping:
-            attempt.close_gate()  # it exits; the next launcher starts it again
+            self.close_channels(attempt)  # it exits; the next launcher starts it again
             return
         attempt.phase = Phase.RUNNING
         attempt.pid = pid
@@ -260,7 +268,7 @@ class Launcher:
         if stat is not None and stat.ppid != os.getpid():
             self._watch(attempt, stat.ppid)
         attempt.started = Started(attempt_id=attempt.id, at=now(), pid=pid, host=self.place.host)
-        self.spool.append(StartedRecord(attempt.started, attempt.ticks, self.place.boot_id))
+        self.spool.append(StartedRecord(attempt.started, attempt.ticks, self.place.boot_id, attempt.workspace))
         self._to_release.append(attempt)
 
     def _release(self) -> None:
@@ -338,7 +346,9 @@ class Launcher:
         """Nothing of it is alive: judge and report."""
         order, started = attempt.order, attempt.started
         assert started is not None
-        outcome = self._read_outcome(attempt)
+        outcome = None
+        if order.kind is TaskKind.PYTHON:
+            outcome = self.workspaces.read_outcome(attempt.workspace, attempt.id)
         if attempt.is_recovered and outcome is None:
             why = "the launcher was killed while it ran; what was left of it has been killed too"
             self._end(attempt, Lost(attempt_id=attempt.id, at=now(), why=why))
@@ -375,13 +385,14 @@ class Launcher:
             self._outbox.lost.append(report)
         if attempt.phase is Phase.WAITING:
             self.zygotes.cancel(attempt)
+            self.close_channels(attempt)
         attempt.phase = Phase.ENDED
         attempt.cancel_timer()
-        attempt.close_gate()
         if attempt.log >= 0:
             os.close(attempt.log)
             attempt.log = -1
-        self._to_unlink.append(attempt.id)
+        if attempt.workspace and not attempt.is_unswept:
+            self._to_free.append(attempt.workspace)
         del self._attempts[attempt.id]
         rivals = self._by_task[attempt.key]
         rivals.remove(attempt)
@@ -418,36 +429,6 @@ class Launcher:
             processes.signal_group(attempt.pid, number)
 
     # Files
-
-    def _read_outcome(self, attempt: Attempt) -> Outcome | None:
-        if attempt.order.kind is not TaskKind.PYTHON:
-            return None
-        try:
-            fd = os.open(outcome_path(self.place.folder, attempt.id), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError:
-            return None
-        try:
-            size = os.fstat(fd).st_size
-            outcome = decode_outcome(os.read(fd, size)) if size else None
-        finally:
-            os.close(fd)
-        return outcome if outcome is not None and outcome.attempt_id == attempt.id else None
-
-    def _unlink(self, attempt_id: int) -> None:
-        try:
-            os.unlink(outcome_path(self.place.folder, attempt_id))
-        except FileNotFoundError:
-            pass
-        path = scratch_path(self.place.folder, attempt_id)
-        try:
-            os.rmdir(path)
-        except FileNotFoundError:
-            pass
-        except OSError:  # it is not empty
-            try:
-                self._spawner.remove_folder(path)
-            except CannotSpawn as error:
-                self._log("scratch.kept", path=path, error=str(error))
 
     def _note_in_log(self, attempt: Attempt, text: str) -> None:
         try:

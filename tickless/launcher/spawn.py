@@ -43,13 +43,13 @@ class Spawner:
     open_files: tuple[int, int]
     """RLIMIT_NOFILE as it was before the launcher raised its own."""
 
-    def command(self, order: Order, log: int, gate: int) -> int:
-        """The pid of a bash task that waits at its gate. Makes its scratch folder."""
-        scratch = make_scratch(self.folder, order.attempt_id)
+    def command(self, order: Order, workspace: str, log: int, gate: int) -> int:
+        """The pid of a bash task that waits at its gate."""
+        scratch = scratch_path(self.folder, workspace)
         cwd = os.path.join(order.bundle, order.cwd) if order.cwd else scratch
         if order.cwd and not os.path.isdir(cwd):
             raise CannotSpawn(f"cwd {cwd!r} is not a folder")
-        env = command_environment(order, self.folder, self.base_env)
+        env = command_environment(order, scratch, self.base_env)
         command = order.command or ""
         for name, value in [("the command", command), *env.items()]:
             if len(name) + len(value.encode("utf-8", "surrogateescape")) > _MAX_ENV_BYTES:
@@ -66,9 +66,9 @@ class Spawner:
             pass  # it runs with a higher limit than usual
         return pid
 
-    def fresh_python(self, order: Order, log: int, gate: int, payload: int) -> int:
+    def fresh_python(self, workspace: str, log: int, gate: int, payload: int) -> int:
         """The pid of a new interpreter that will import the DAG file and run one order, read from `payload`."""
-        argv = [*_python(), "tickless.runner.fresh", self.folder]
+        argv = [*_python(), "tickless.runner.fresh", self.folder, workspace]
         return self._python(argv, ((self.null, 0), (log, 1), (log, 2), (gate, 3), (payload, 4)))
 
     def base_zygote(self, control: int) -> int:
@@ -99,13 +99,3 @@ class Spawner:
 def _python() -> list[str]:
     """-P: the working folder is not on sys.path; -X utf8: text is UTF-8 whatever LANG says."""
     return [sys.executable, "-P", "-X", "utf8", "-m"]
-
-
-def make_scratch(folder: str, attempt_id: int) -> str:
-    """The attempt's working folder, empty or as a former launcher left it."""
-    path = scratch_path(folder, attempt_id)
-    try:
-        os.mkdir(path, 0o700)
-    except FileExistsError:
-        pass
-    return path

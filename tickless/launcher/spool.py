@@ -51,6 +51,7 @@ class StartedRecord(msgspec.Struct, tag="started", frozen=True):
     report: Started
     ticks: int
     boot_id: str
+    workspace: str
 
 
 class FinishedRecord(msgspec.Struct, tag="finished", frozen=True):
@@ -94,6 +95,7 @@ class Kept:
     boot_id: str = ""
     started: Started | None = None
     ticks: int = 0
+    workspace: str = ""
     end: Finished | Lost | None = None
     is_forgotten: bool = False
 
@@ -146,6 +148,7 @@ class Contents:
             case StartedRecord():
                 if kept := self.attempts.get(record.report.attempt_id):
                     kept.started, kept.ticks, kept.boot_id = record.report, record.ticks, record.boot_id
+                    kept.workspace = record.workspace
             case FinishedRecord() | LostRecord():
                 attempt_id = record.report.attempt_id
                 kept = self.attempts.setdefault(attempt_id, Kept(attempt_id, record.executor))
@@ -169,7 +172,7 @@ class Contents:
             if kept.order is not None:
                 yield AcceptedRecord(kept.order, kept.boot_id)
             if kept.started is not None:
-                yield StartedRecord(kept.started, kept.ticks, kept.boot_id)
+                yield StartedRecord(kept.started, kept.ticks, kept.boot_id, kept.workspace)
             if isinstance(kept.end, Finished):
                 yield FinishedRecord(kept.end, kept.executor)
             elif isinstance(kept.end, Lost):

@@ -78,6 +78,7 @@ class Sweeper:
     def _give_up(self, attempt: Attempt) -> None:
         if attempt.id in self._sweeping:
             self._log("sweep.gave_up", attempt_id=attempt.id)
+            attempt.is_unswept = True
             self._finish(attempt)
 
     def _finish(self, attempt: Attempt) -> None:

@@ -31,11 +31,11 @@ from tickless.wire.zygote import (
     MAX_PACKET_BYTES,
     NOT_FORKED,
     READY,
-    RUN,
     UNFIT,
     DagSource,
     Packet,
     decode_packet,
+    encode_run,
 )
 
 MAX_ZYGOTES = 8
@@ -56,6 +56,9 @@ class Owner(Protocol):
 
     def open_channels(self, attempt: Attempt) -> tuple[int, int] | None:
         """Log and read end of the gate, to be closed by the caller; None when the attempt has ended by failing it."""
+
+    def close_channels(self, attempt: Attempt) -> None:
+        """Take back what `open_channels` has made; whoever still has it exits and has run nothing."""
 
     def forked(self, attempt: Attempt, pid: int) -> None: ...
 
@@ -231,7 +234,7 @@ class Zygotes:
             try:
                 self._send(zygote, attempt, channels)
             except BlockingIOError:
-                attempt.close_gate()
+                self._owner.close_channels(attempt)
                 zygote.waiting.appendleft(attempt)
                 self._wait_for_room(zygote, True)
                 return
@@ -245,13 +248,12 @@ class Zygotes:
 
     def _send(self, zygote: _DagZygote, attempt: Attempt, channels: Sequence[int]) -> None:
         body = _encode(attempt.order)
-        head = RUN.pack(attempt.id)
         if len(body) <= MAX_INLINE_BYTES:
-            socket.send_fds(zygote.control, [head + body], list(channels))
+            socket.send_fds(zygote.control, [encode_run(attempt.id, attempt.workspace, body)], list(channels))
             return
         payload = _memory_file(body)
         try:
-            socket.send_fds(zygote.control, [head], [*channels, payload])
+            socket.send_fds(zygote.control, [encode_run(attempt.id, attempt.workspace, b"")], [*channels, payload])
         finally:
             os.close(payload)
 
@@ -342,7 +344,7 @@ class Zygotes:
 
     def _spend_life(self, attempts: Iterable[Attempt]) -> None:
         for attempt in attempts:
-            attempt.close_gate()  # a child that was forked unheard of runs nothing
+            self._owner.close_channels(attempt)  # a child that was forked unheard of runs nothing
             if attempt.phase is not Phase.WAITING:
                 continue  # stopped meanwhile
             attempt.zygote_crashes += 1

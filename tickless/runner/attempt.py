@@ -18,7 +18,6 @@ from tickless.runner.execute import execute
 from tickless.runner.trace import format_user_traceback, tell
 from tickless.wire.environment import attempt_environment
 from tickless.wire.layout import outcome_path, scratch_path
-from tickless.wire.mark import set_mark
 from tickless.wire.outcome import Outcome, encode_outcome
 
 GATE = 3
@@ -29,20 +28,15 @@ _EXIT_INTERNAL = 70
 decode_order = msgspec.json.Decoder(Order).decode
 
 
-def enter(order: Order, launcher_folder: str) -> None:
-    """Take on the attempt's identity: mark, environment, working folder, and its outcome file as descriptor 4."""
-    set_mark(0, order.attempt_id)
+def enter(order: Order, launcher_folder: str, workspace: str) -> None:
+    """Take on the attempt's identity: environment, working folder, and its outcome file as descriptor 4."""
+    scratch = scratch_path(launcher_folder, workspace)
+    os.chdir(scratch)
     for name in (failpoint.ENV, failpoint.ENV_LOG):
         os.environ.pop(name, None)
-    os.environ.update(attempt_environment(order, launcher_folder))
-    scratch = scratch_path(launcher_folder, order.attempt_id)
-    try:
-        os.mkdir(scratch, 0o700)
-    except FileExistsError:
-        pass
-    os.chdir(scratch)
-    path = outcome_path(launcher_folder, order.attempt_id)
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    for name, value in attempt_environment(order, scratch).items():
+        os.environ[name] = value
+    fd = _open_outcome(outcome_path(launcher_folder, workspace))
     if fd != OUTCOME:
         os.dup2(fd, OUTCOME, inheritable=False)
         os.close(fd)
@@ -55,13 +49,13 @@ def wait_at_gate() -> None:
     os.close(GATE)
 
 
-def run_and_exit(order: Order, launcher_folder: str, problem: str | None = None) -> NoReturn:
+def run_and_exit(order: Order, launcher_folder: str, workspace: str, problem: str | None = None) -> NoReturn:
     """Run the task, leave its outcome, exit. With a `problem` the task is not run, and that is its outcome."""
     code = _EXIT_INTERNAL
     try:
         outcome = execute(order) if problem is None else not_started(order, problem)
         failpoint.hit("runner.before_outcome")
-        _write(encode_outcome(outcome), outcome_path(launcher_folder, order.attempt_id))
+        _write(encode_outcome(outcome), outcome_path(launcher_folder, workspace))
         failpoint.hit("runner.after_outcome")
         code = outcome.exit_code or 0
     except BaseException as error:
@@ -93,11 +87,14 @@ def import_problem(order: Order) -> str | None:
     return None
 
 
+def _open_outcome(path: str) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
 def _write(data: bytes, path: str) -> None:
     try:
-        written = os.write(OUTCOME, data)
+        written = os.pwrite(OUTCOME, data, 0)
     except OSError:  # user code has closed it, as those who daemonise do
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        written = os.write(fd, data)
+        written = os.pwrite(_open_outcome(path), data, 0)
     if written != len(data):
         raise OSError(f"{written} of {len(data)} bytes")

@@ -20,7 +20,6 @@ from tickless.wire.outcome import Outcome, clean_text
 
 def execute(order: Order) -> Outcome:
     """Call the task of this order. Its DAG file has been imported. What it prints goes to our stdout and stderr."""
-    _configure_logging()
     try:
         function = _find(order)
         inputs = {task_id: json.loads(text) for task_id, text in (order.inputs or {}).items()}
@@ -28,7 +27,7 @@ def execute(order: Order) -> Outcome:
         message = str(error) if isinstance(error, UserError) else format_user_traceback(error)
         tell(message)
         return _failed(order, EndReason.NOT_STARTED, message)
-    outcome = _call(order, function, inputs)
+    outcome = call(order, function, inputs)
     return _leave(order, outcome)
 
 
@@ -41,7 +40,7 @@ def _find(order: Order) -> Callable[[Mapping[str, Any]], Any]:
     return functions[order.task_id]
 
 
-def _call(order: Order, function: Callable[[Mapping[str, Any]], Any], inputs: Mapping[str, Any]) -> Outcome:
+def call(order: Order, function: Callable[[Mapping[str, Any]], Any], inputs: Mapping[str, Any]) -> Outcome:
     try:
         value = function(inputs)
         output = (
@@ -97,7 +96,7 @@ def _failed(order: Order, reason: EndReason, error: str, exit_code: int = 1) -> 
     )
 
 
-def _configure_logging() -> None:
+def configure_logging() -> None:
     """INFO and above to the task's log, unless the DAG file has set up logging itself."""
     root = logging.getLogger()
     if not root.handlers:

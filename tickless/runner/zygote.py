@@ -26,7 +26,10 @@ import msgspec
 
 from tickless import failpoint
 from tickless.runner.attempt import GATE, decode_order, enter, run_and_exit, wait_at_gate
+from tickless.runner.execute import configure_logging
 from tickless.runner.trace import format_user_traceback, tell
+from tickless.runner.warm import warm_up
+from tickless.wire.mark import set_mark
 from tickless.wire.zygote import (
     BORN,
     BROKEN,
@@ -35,10 +38,10 @@ from tickless.wire.zygote import (
     MAX_PACKET_BYTES,
     NOT_FORKED,
     READY,
-    RUN,
     UNFIT,
     DagSource,
     Packet,
+    decode_run,
     encode_packet,
 )
 
@@ -55,6 +58,7 @@ def main() -> None:
     control.set_inheritable(False)
     _import_sdk()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # it is a real stream here
+    warm_up(folder)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # DAG zygotes are reaped by the kernel; the launcher watches them
     gc.collect()
     gc.freeze()
@@ -107,6 +111,7 @@ class DagZygote:
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
+        configure_logging()
         gc.collect()
         gc.freeze()
         self._send(Packet(READY))
@@ -139,7 +144,7 @@ class DagZygote:
                     self._reap()
 
     def _fork(self, data: bytes, fds: list[int]) -> None:
-        (attempt_id,) = RUN.unpack_from(data)
+        attempt_id, workspace, body = decode_run(data)
         failpoint.hit("zygote.before_fork")
         try:
             pid = os.fork()
@@ -147,13 +152,13 @@ class DagZygote:
             self._send(Packet(NOT_FORKED, attempt_id, text=f"cannot fork: {error}"))
         else:
             if pid == 0:
-                self._become(data[RUN.size :], fds)
+                self._become(attempt_id, workspace, body, fds)
             self._attempts[pid] = attempt_id
             self._send(Packet(FORKED, attempt_id, pid))
         for fd in fds:
             os.close(fd)
 
-    def _become(self, data: bytes, fds: list[int]) -> NoReturn:
+    def _become(self, attempt_id: int, workspace: str, data: bytes, fds: list[int]) -> NoReturn:
         """In the child: from a copy of the zygote to the process of one attempt."""
         try:
             os.setsid()
@@ -167,14 +172,15 @@ class DagZygote:
             os.dup2(log, 2)
             os.dup2(gate, GATE, inheritable=False)
             os.closerange(GATE + 1, _MAX_FD)
+            set_mark(0, attempt_id)
             order = decode_order(data)
-            enter(order, self._folder)
+            enter(order, self._folder, workspace)
             _reseed()
             wait_at_gate()
         except BaseException as error:
             tell(f"tickless: the runner failed before the task: {error!r}")
             os._exit(70)
-        run_and_exit(order, self._folder)
+        run_and_exit(order, self._folder, workspace)
 
     def _reap(self) -> None:
         while True:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 
 from tickless.failpoint import ENV, ENV_LOG
 from tickless.model.order import Order
-from tickless.wire.layout import scratch_path
 
 _PASSED = {
     "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP", "VIRTUAL_ENV",
@@ -36,7 +35,7 @@ def zygote_environment(own: Mapping[str, str]) -> dict[str, str]:
     return base_environment(own) | {name: own[name] for name in (ENV, ENV_LOG) if name in own}
 
 
-def attempt_environment(order: Order, launcher_folder: str) -> dict[str, str]:
+def attempt_environment(order: Order, scratch: str) -> dict[str, str]:
     """The variables that say which attempt this is, over the task's own `env`."""
     env = dict(order.env or {})
     env["TICKLESS_DAG_ID"] = order.dag_id
@@ -47,15 +46,15 @@ def attempt_environment(order: Order, launcher_folder: str) -> dict[str, str]:
     env["TICKLESS_ATTEMPT_ID"] = str(order.attempt_id)
     env["TICKLESS_CONF"] = order.conf
     env["TICKLESS_BUNDLE"] = order.bundle
-    env["TICKLESS_SCRATCH"] = scratch_path(launcher_folder, order.attempt_id)
+    env["TICKLESS_SCRATCH"] = scratch
     if order.logical_date is not None:
         env["TICKLESS_LOGICAL_DATE"] = order.logical_date
     return env
 
 
-def command_environment(order: Order, launcher_folder: str, base: Mapping[str, str]) -> dict[str, str]:
+def command_environment(order: Order, scratch: str, base: Mapping[str, str]) -> dict[str, str]:
     """The whole environment of a bash task. As in Airflow, an `env` replaces the base unless `append_env`."""
-    env = attempt_environment(order, launcher_folder)
+    env = attempt_environment(order, scratch)
     parts = (f"{json.dumps(task_id)}:{value}" for task_id, value in (order.inputs or {}).items())
     env["TICKLESS_INPUTS"] = "{" + ",".join(parts) + "}"
     return env if order.env is not None and not order.append_env else {**base, **env}

@@ -7,9 +7,9 @@ LAUNCHER_DIR = "launcher"
 SOCKET_NAME = "launcher.sock"
 LOG_DIR = "logs"
 OUTCOME_DIR = "outcome"
-"""In LAUNCHER_DIR: one outcome record per attempt, see wire/outcome.py."""
+"""In LAUNCHER_DIR: outcome records, see wire/outcome.py. One file per workspace, see launcher/workspace.py."""
 SCRATCH_DIR = "scratch"
-"""In LAUNCHER_DIR: one working folder per attempt, removed at its end."""
+"""In LAUNCHER_DIR: working folders of attempts. One per workspace; empty for each attempt."""
 
 MAX_SOCKET_PATH_BYTES = 107
 """sizeof(sun_path) - 1. Longer paths are reached as /proc/self/fd/N/launcher.sock, with N open on the folder."""
@@ -20,11 +20,11 @@ def launcher_dir(home: str) -> str:
     return f"{home}/{LAUNCHER_DIR}"
 
 
-def outcome_path(launcher_folder: str, attempt_id: int) -> str:
-    """Where the runner of this attempt leaves its outcome record."""
-    return f"{launcher_folder}/{OUTCOME_DIR}/{attempt_id}.json"
+def outcome_path(launcher_folder: str, workspace: str) -> str:
+    """Where a runner leaves its outcome record."""
+    return f"{launcher_folder}/{OUTCOME_DIR}/{workspace}.json"
 
 
-def scratch_path(launcher_folder: str, attempt_id: int) -> str:
-    """The attempt's own working folder."""
-    return f"{launcher_folder}/{SCRATCH_DIR}/{attempt_id}"
+def scratch_path(launcher_folder: str, workspace: str) -> str:
+    """An attempt's working folder."""
+    return f"{launcher_folder}/{SCRATCH_DIR}/{workspace}"

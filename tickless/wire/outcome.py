@@ -1,6 +1,7 @@
 """The outcome record: the last thing a runner writes, in one write, into a file that its launcher reads after its exit.
 
-It outlives both: a new launcher reports from it what an attempt came to while no launcher was there.
+It outlives both: a new launcher reports from it what an attempt came to while no launcher was there. The file is used
+again by later attempts without being truncated: the record ends with a newline, and what follows is an older one's.
 """
 
 from __future__ import annotations
@@ -29,14 +30,17 @@ _decoder = msgspec.json.Decoder(Outcome)
 
 
 def encode_outcome(outcome: Outcome) -> bytes:
-    """The whole content of the file."""
-    return _encoder.encode(outcome)
+    """What is written at offset 0, in one write."""
+    return _encoder.encode(outcome) + b"\n"
 
 
 def decode_outcome(data: bytes) -> Outcome | None:
     """None when the record is absent or torn: then the exit status is all there is to know."""
+    record, newline, _ = data.partition(b"\n")
+    if not newline:
+        return None
     try:
-        outcome = _decoder.decode(data)
+        outcome = _decoder.decode(record)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     if outcome.output is not None and "\0" in outcome.output:

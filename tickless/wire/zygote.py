@@ -4,7 +4,7 @@ Binary, because they are many, small and between processes of one version on one
 untouched: only the forked child decodes it.
 
     launcher -> base zygote   JSON of `DagSource`                  + [control socket of the new DAG zygote]
-    launcher -> DAG zygote    RUN: attempt id, JSON of the order   + [log, gate, order?]
+    launcher -> DAG zygote    `encode_run`                         + [log, gate, order?]
 
 An order over MAX_INLINE_BYTES comes as a third descriptor (a memfd) and leaves its place in the packet empty.
 The gate is the read end of a pipe: a byte opens it; its end, without a byte, means exit and run nothing.
@@ -18,8 +18,21 @@ import msgspec
 
 MAX_INLINE_BYTES = 64 * 1024
 MAX_PACKET_BYTES = MAX_INLINE_BYTES + 64
-RUN = struct.Struct(">Q")
+_RUN = struct.Struct(">QB")
 _HEAD = struct.Struct(">cQiii")
+
+
+def encode_run(attempt_id: int, workspace: str, order: bytes) -> bytes:
+    """Fork for this attempt. `order` is empty when it comes as a descriptor."""
+    name = workspace.encode()
+    return _RUN.pack(attempt_id, len(name)) + name + order
+
+
+def decode_run(data: bytes) -> tuple[int, str, bytes]:
+    """The inverse of `encode_run`."""
+    attempt_id, length = _RUN.unpack_from(data)
+    end = _RUN.size + length
+    return attempt_id, data[_RUN.size : end].decode(), data[end:]
 
 
 class DagSource(msgspec.Struct, frozen=True, kw_only=True):
