@@ -68,9 +68,11 @@ def safe(text: str) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """1.23 s, 4 min 5 s, 3 h 7 min."""
+    """12 ms, 1.23 s, 4 min 5 s, 3 h 7 min."""
     if seconds is None:
         return "-"
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.0f} ms"
     if seconds < 60:
         return f"{seconds:.2f} s"
     minutes, rest = divmod(round(seconds), 60)

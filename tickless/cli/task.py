@@ -39,6 +39,8 @@ def list_tasks(ctx: click.Context, run_ref: str, state: tuple[str, ...]) -> None
     found = every_page(client, path_of("runs", run_number(client, run_ref), "tasks"), state=state or None)
     if options.is_json:
         return emit_json(found)
+    # As they ran; what has not started comes last.
+    found.sort(key=lambda item: (item["started_at"] is None, item["started_at"] or "", item["ended_at"] or ""))
     emit_table([_row(item) for item in found], _COLUMNS)
 
 

@@ -133,6 +133,7 @@ def _read_environ(environ: Mapping[str, str], merged: _Merged) -> None:
             continue
         path = _canonical(tuple(part.lower() for part in variable.removeprefix(_ENV_PREFIX).split("__")))
         merged.put(path, _from_text(path, text), variable)
+        merged.origins.setdefault(path[:1], variable)  # a section that only variables speak of
 
 
 def _canonical(path: KeyPath) -> KeyPath:

@@ -45,8 +45,15 @@ _SPECS = (
         "info",
         "daemon.stopping",
         "why running",
-        "stopping[: {why}][; {running} running tasks go on]",
+        "stopping[ ({why})][; tasks running: {running}]",
         "Nothing is admitted any more; what is decided gets committed.",
+    ),
+    _spec(
+        "warning",
+        "daemon.left_running",
+        "running home",
+        "{running} tasks go on; a new start takes them over, `tickless stop --all --home {home}` ends them",
+        "The launcher and the embedded Postgres stay, because tasks are running.",
     ),
     _spec("info", "daemon.stopped", "seconds", "stopped[ after {seconds:.1f} s]", "The last line of a daemon."),
     _spec("info", "signal.received", "signal", "got {signal}", "A signal for the daemon arrived."),
@@ -57,6 +64,7 @@ _SPECS = (
         "configuration: {file}[, {variables}]",
         "At start: which file, which environment variables; values are not logged.",
     ),
+    _spec("info", "clock.jumped", "", "the clock was set", "What is due is looked at again."),
     _spec("info", "api.started", "socket", "API on {socket}", "The HTTP API takes connections."),
     _spec(
         "warning",
@@ -106,6 +114,13 @@ _SPECS = (
         "Postgres refuses data (SQLSTATE {sqlstate}): {error}",
         "The batch is bisected down to the event that cannot be stored.",
     ),
+    _spec(
+        "error",
+        "audit.found",
+        "difference",
+        "the audit found a difference: {difference}",
+        "The database and memory differ: a bug, or somebody's UPDATE. A rebuild follows.",
+    ),
     # database and launcher
     _spec(
         "info",
@@ -145,6 +160,13 @@ _SPECS = (
         "file line error traceback",
         "DAG file {file}[, line {line}]: {error}",
         "A DAG file could not be read; its last good version stays current.",
+    ),
+    _spec(
+        "warning",
+        "dag.import_warned",
+        "file warning",
+        "DAG file {file}: {warning}",
+        "A DAG file was read, but something in it will surprise.",
     ),
     _spec("info", "dag.vanished", "dag_id", "DAG {dag_id} is in no file any more", "No new runs; live ones go on."),
     # runs and attempts
