@@ -44,6 +44,7 @@ from tickless.wire.launcher import (
 from tickless.wire.layout import MAX_SOCKET_PATH_BYTES, SOCKET_NAME, launcher_dir
 
 ANSWER_SECONDS = 10.0
+EXIT_TAKEN = 75  # of `python -m tickless.launcher`: another one holds the home
 _CHUNK_BYTES = 4 * 1024 * 1024
 LostConnection = Callable[[], Awaitable[None] | None]
 
@@ -352,10 +353,12 @@ async def ensure_launcher(home: str | os.PathLike[str]) -> None:
         raise Unavailable(f"the launcher for {home} does not start") from error
     if done.returncode == 0:
         return
-    for _ in range(100):  # another process may be starting it at this moment
-        if await _answers(home):
-            return
-        await anyio.sleep(0.05)
+    for _ in range(100):
+        if done.returncode != EXIT_TAKEN or await _answers(home):
+            break
+        await anyio.sleep(0.05)  # another process is starting it at this moment
+    if await _answers(home):
+        return
     said = done.stderr.decode("utf-8", "replace").strip().removeprefix("tickless: ")
     raise Unavailable(f"the launcher for {home} does not start: {said or f'exit code {done.returncode}'}")
 
