@@ -27,12 +27,14 @@ NAMES = frozenset(
         "zygote.before_fork",  # the DAG zygote holds an order, no process exists
         "runner.before_outcome",  # user code has returned, its outcome is not on disk
         "runner.after_outcome",  # the outcome is on disk, the process has not exited
-        "daemon.before_flush",
-        "daemon.after_flush",
-        "daemon.before_release",
-        "daemon.before_ack",
-        "store.before_commit",
-        "store.after_commit",
+        "daemon.before_flush",  # decided, nothing of it has been sent to Postgres
+        "daemon.after_flush",  # committed, and the daemon knows
+        "daemon.before_release",  # committed, no effect has left
+        "daemon.before_ack",  # effects have left, callers are answered, no report is acknowledged
+        "store.before_epoch",  # about to take the lead
+        "store.after_epoch",  # the epoch is ours, nothing has been read
+        "store.before_flush",  # the rows are encoded, the statement has not been sent
+        "store.after_flush",  # the statement has been answered
     }
 )
 """Every failpoint there is; arming an unknown name is refused."""
