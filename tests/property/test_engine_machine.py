@@ -1,0 +1,293 @@
+"""The engine under random events, faults and restarts. What is checked, and how, is in tests/support/world.py.
+
+A failure prints the moves that lead to it, shrunk. `TICKLESS_CHAOS=1` searches longer and deeper. To run the same
+search again: `pytest tests/property --hypothesis-seed=N` with the seed that the failure prints.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+from unittest import mock
+
+import pytest
+from hypothesis import HealthCheck, Phase, note, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from tests.support.world import World
+from tickless.core import engine as engine_module
+from tickless.model.dag import DagSpec, TaskKind, TaskSpec
+from tickless.model.limit import Limits, Routing
+from tickless.model.state import AttemptState, TriggerRule
+
+IS_CHAOS = os.environ.get("TICKLESS_CHAOS") == "1"
+
+PICK = st.integers(0, 30)
+DAG_IDS = ("one", "two", "three")
+POOLS = ("default_pool", "p", "q")
+QUEUES = ("default", "fast", "nowhere")
+SEEN: Counter[str] = Counter()
+
+
+def _tasks(draw: st.DrawFn) -> Iterator[TaskSpec]:
+    rules = st.one_of(st.just(TriggerRule.ALL_SUCCESS), st.sampled_from(TriggerRule))
+    for index in range(draw(st.integers(1, 5))):
+        upstream = draw(st.lists(st.integers(0, index - 1), max_size=3, unique=True)) if index else []
+        yield TaskSpec(
+            task_id=f"t{index}",
+            kind=draw(st.sampled_from((TaskKind.PYTHON, TaskKind.PYTHON, TaskKind.PYTHON, TaskKind.EMPTY))),
+            upstream=tuple(f"t{above}" for above in sorted(upstream)),
+            trigger_rule=draw(rules),
+            retries=draw(st.sampled_from((0, 0, 1, 2))),
+            retry_delay_seconds=draw(st.sampled_from((10.0, 0.0, 300.0))),
+            execution_timeout_seconds=draw(st.sampled_from((None, None, 30.0))),
+            pool=draw(st.sampled_from(POOLS)),
+            pool_slots=draw(st.sampled_from((1, 1, 1, 2, 3))),
+            priority_weight=draw(st.sampled_from((1, 1, 2, 3))),
+            queue=draw(st.sampled_from(("default", "default", "fast", "nowhere"))),
+        )
+
+
+@st.composite
+def dag_specs(draw: st.DrawFn) -> DagSpec:
+    return DagSpec.build(
+        dag_id=draw(st.sampled_from(DAG_IDS)),
+        tasks=list(_tasks(draw)),
+        max_active_tasks=draw(st.sampled_from((None, None, 1, 2))),
+        max_active_runs=draw(st.sampled_from((None, None, 1, 2))),
+    )
+
+
+LIMITS = st.builds(
+    Limits,
+    parallelism=st.sampled_from((4, 1, 2, 3, 0)),
+    dag_concurrency=st.integers(1, 3),
+    max_active_tasks_per_dag_total=st.sampled_from((None, 1, 2)),
+    max_active_runs_per_dag=st.integers(1, 3),
+    pool_ageing_seconds=st.sampled_from((60.0, 5.0)),
+    max_lost_attempts=st.integers(0, 2),
+)
+ROUTINGS = st.sampled_from(
+    (
+        Routing(executors={"local": 4, "other": 1}, queues={"default": "local", "fast": "other"}),
+        Routing(executors={"local": 2}, queues={"default": "local", "fast": "local"}),
+        Routing(executors={"local": 2, "other": 2}, queues={"default": "other", "fast": "local"}),
+        Routing(executors={"local": 0}, queues={"default": "local"}),
+    )
+)
+
+
+class EngineMachine(RuleBasedStateMachine):
+    """Rules are the moves of `World`, picked so that most of them find something to do."""
+
+    world: World
+
+    @initialize(
+        limits=LIMITS,
+        routing=ROUTINGS,
+        specs=st.lists(dag_specs(), min_size=1, max_size=3),
+        slices=st.sampled_from(((300, 200), (1, 1), (2, 3))),
+        pools=st.tuples(st.integers(0, 4), st.integers(0, 4)),
+    )
+    def begin(
+        self,
+        limits: Limits,
+        routing: Routing,
+        specs: list[DagSpec],
+        slices: tuple[int, int],
+        pools: tuple[int, int],
+    ) -> None:
+        self.patches = [
+            mock.patch.object(engine_module, name, value)
+            for name, value in zip(("AGENDA_SLICE", "ADMISSION_SLICE"), slices, strict=True)
+        ]
+        for patch in self.patches:
+            patch.start()
+        self.world = World(limits, routing)
+        for name, slots in zip(POOLS[1:], pools, strict=True):
+            self.world.set_pool(name, slots)
+        for spec in specs:
+            self.world.define(spec)
+        self.world.flush()
+
+    # ---- what is asked of it
+
+    @rule(pick=PICK)
+    def start_run(self, pick: int) -> None:
+        dag_ids = sorted(self.world.specs)
+        if dag_ids:
+            self.world.start_run(dag_ids[pick % len(dag_ids)])
+
+    @rule(pick=PICK, key=st.sampled_from(("k1", "k2")))
+    def start_run_with_key(self, pick: int, key: str) -> None:
+        self.world.start_run(DAG_IDS[pick % len(DAG_IDS)], run_id=f"run-{key}", idempotency_key=key)
+
+    @rule(pick=PICK)
+    def request_run(self, pick: int) -> None:
+        self.world.request_run(DAG_IDS[pick % len(DAG_IDS)])
+
+    @rule()
+    def serve_requests(self) -> None:
+        self.world.serve_requests()
+
+    @rule(spec=dag_specs())
+    def define(self, spec: DagSpec) -> None:
+        self.world.define(spec)
+
+    @rule(pick=PICK)
+    def vanish(self, pick: int) -> None:
+        self.world.vanish(DAG_IDS[pick % len(DAG_IDS)])
+
+    @precondition(lambda self: self.world.engine.runs)
+    @rule(pick=PICK)
+    def cancel(self, pick: int) -> None:
+        runs = sorted(self.world.engine.runs)
+        self.world.cancel(runs[pick % len(runs)])
+
+    @rule(name=st.sampled_from(POOLS), slots=st.integers(0, 5))
+    def set_pool(self, name: str, slots: int) -> None:
+        self.world.set_pool(name, slots)
+
+    @rule(limits=LIMITS, routing=ROUTINGS)
+    def reload(self, limits: Limits, routing: Routing) -> None:
+        self.world.reload(limits, routing)
+
+    @rule(seconds=st.sampled_from((10.0, 1.0, 60.0, 400.0)))
+    def advance(self, seconds: float) -> None:
+        self.world.advance(seconds)
+
+    @rule()
+    def ring(self) -> None:
+        self.world.ring()
+
+    @rule()
+    def stop_admitting(self) -> None:
+        self.world.stop_admitting()
+
+    # ---- processes and their reports
+
+    @precondition(lambda self: self.world.launcher.waiting)
+    @rule(pick=PICK)
+    def start_process(self, pick: int) -> None:
+        waiting = self.world.launcher.waiting
+        self.world.start_process(waiting[pick % len(waiting)])
+
+    @precondition(lambda self: self.world.launcher.alive)
+    @rule(pick=PICK, state=st.sampled_from((AttemptState.SUCCESS, AttemptState.FAILED, AttemptState.SKIPPED)))
+    def end_process(self, pick: int, state: AttemptState) -> None:
+        alive = self.world.launcher.alive
+        self.world.end_process(alive[pick % len(alive)], state, output="1" if pick % 2 else None)
+
+    @precondition(lambda self: self.world.launcher.to_stop)
+    @rule(pick=PICK)
+    def obey_stop(self, pick: int) -> None:
+        stops = list(self.world.launcher.to_stop)
+        self.world.obey_stop(stops[pick % len(stops)])
+
+    @precondition(lambda self: self.world.launcher.alive)
+    @rule(pick=PICK, is_told=st.booleans())
+    def lose_process(self, pick: int, is_told: bool) -> None:
+        attempt_id = self.world.launcher.alive[pick % len(self.world.launcher.alive)]
+        if is_told:
+            self.world.stop_with_launcher(attempt_id)
+        else:
+            self.world.lose_process(attempt_id)
+
+    @precondition(lambda self: self.world.link)
+    @rule(pick=PICK, keep=st.booleans())
+    def deliver(self, pick: int, keep: bool) -> None:
+        self.world.deliver(pick % len(self.world.link), keep=keep)
+
+    @precondition(lambda self: self.world.link)
+    @rule()
+    def deliver_all(self) -> None:
+        while self.world.link:
+            self.world.deliver(0)
+
+    @precondition(lambda self: self.world.history)
+    @rule(pick=PICK)
+    def replay(self, pick: int) -> None:
+        self.world.replay(pick % len(self.world.history))
+
+    # ---- the shell, well and ill
+
+    @precondition(lambda self: self.world.has_more)
+    @rule()
+    def work_on(self) -> None:
+        from tickless.core import events
+
+        self.world.offer(events.WorkContinued())
+
+    @precondition(lambda self: self.world.batch)
+    @rule()
+    def flush(self) -> None:
+        self.world.flush()
+
+    @precondition(lambda self: len(self.world.batch) > 1)
+    @rule(count=st.integers(1, 3))
+    def flush_some(self, count: int) -> None:
+        self.world.flush(count)
+
+    @rule()
+    def go_on_for_a_while(self) -> None:
+        self.world.drain()
+        self.world.flush()
+        for attempt_id in list(self.world.launcher.waiting):
+            self.world.start_process(attempt_id)
+        self.deliver_all()
+        self.world.flush()
+
+    @rule()
+    def crash_before_commit(self) -> None:
+        self.world.crash_before_commit()
+
+    @rule()
+    def crash_before_release(self) -> None:
+        self.world.crash_before_release()
+
+    @precondition(lambda self: self.world.batch)
+    @rule(commit=st.booleans(), count=st.sampled_from((None, 1)))
+    def flush_with_unknown_outcome(self, commit: bool, count: int | None) -> None:
+        self.world.flush_with_unknown_outcome(commit=commit, count=count)
+
+    @precondition(lambda self: self.world.old_leader is not None)
+    @rule()
+    def flush_of_old_leader(self) -> None:
+        self.world.flush_of_old_leader()
+
+    @rule()
+    def check_restore(self) -> None:
+        self.world.check_restore()
+
+    def teardown(self) -> None:
+        if not hasattr(self, "world"):
+            return
+        try:
+            note(f"counts: {dict(self.world.counts)}")
+            self.world.check_restore()
+            self.world.settle()
+            self.world.check_restore()
+            SEEN.update(self.world.counts)
+            SEEN["runs"] += len(self.world.store.runs)
+        finally:
+            for patch in self.patches:
+                patch.stop()
+
+
+PROFILE: dict[str, Any] = (
+    {"max_examples": 3_000, "stateful_step_count": 80} if IS_CHAOS else {"max_examples": 150, "stateful_step_count": 40}
+)
+
+TestEngine = EngineMachine.TestCase
+TestEngine.settings = settings(
+    **PROFILE,
+    deadline=None,
+    print_blob=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+    phases=(Phase.explicit, Phase.generate, Phase.shrink),
+)
+TestEngine.pytestmark = [pytest.mark.timeout(7_200)] if IS_CHAOS else []

@@ -1,0 +1,101 @@
+"""What an engine believes, as plain data that can be compared: the heart of "RAM is a cache of the rows" (I9).
+
+Left out is what cannot matter: entries of heaps that are dead, semaphores that nobody uses and that let nobody
+through, which of several full semaphores a group is registered with, and since when.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tickless.core.admission import Semaphore
+from tickless.core.decision import Effect, Launch, StopAttempt
+from tickless.core.engine import Engine
+from tickless.core.timers import RetryDue, TimeoutDue, Timer
+from tickless.model.id import AttemptId
+from tickless.model.state import AttemptState, TaskState
+
+
+def picture(engine: Engine) -> dict[str, Any]:
+    """Normalised; two engines with equal pictures behave alike. Drain `more` first."""
+    runs = engine.runs.values()
+    instances = [instance for run in runs for instance in run.instances.values()]
+    return {
+        "runs": {run.key: run.image() for run in runs},
+        "instances": {instance.key: instance.image() for instance in instances},
+        "attempts": {attempt.id: attempt.image() for attempt in engine.attempts.values()},
+        "instance of attempt": {
+            attempt.id: attempt.instance.key if attempt.instance is not None else None
+            for attempt in engine.attempts.values()
+        },
+        "holds": {
+            attempt.id: sorted((each.name, each.scope, weight) for each, weight in attempt.holds)
+            for attempt in engine.attempts.values()
+        },
+        "waits in": {instance.key: instance.group.signature for instance in instances if instance.group is not None},
+        "counts": {
+            (run.key, index): (count.success, count.skipped, count.failed, count.upstream_failed, count.removed)
+            for run in runs
+            for index, count in enumerate(run.counts)
+        },
+        "tallies": {
+            (run.key, index, state): count
+            for run in runs
+            for index, states in run.tallies.items()
+            for state, count in states.items()
+        },
+        "semaphores": {
+            (each.name, each.scope): (each.used, each.limit)
+            for each in semaphores(engine)
+            if each.used > 0 or each.limit > 0
+        },
+        "queued runs": {dag.dag_id: [run.key for run in dag.queued] for dag in engine.dags.values() if dag.queued},
+        "last numbers": {dag.dag_id: dag.last_number for dag in engine.dags.values() if dag.last_number},
+        "current": {dag_id: plan.version.key for dag_id, plan in engine.current.items()},
+        "timers": sorted(
+            ((due_at, repr(timer)) for due_at, timer in set(engine.timers.entries()) if _is_live(engine, timer)),
+        ),
+    }
+
+
+def semaphores(engine: Engine) -> list[Semaphore]:
+    """Every semaphore that counts something that outlives a restart, except of DAGs without a current version."""
+    current = [dag for dag_id, dag in engine.dags.items() if dag_id in engine.current]
+    return [
+        engine.parallelism,
+        *engine.pools.values(),
+        *engine.executors.values(),
+        *(run.slots for run in engine.runs.values()),
+        *(each for dag in current for each in (dag.active_runs, dag.total)),
+    ]
+
+
+def owed(engine: Engine) -> list[str]:
+    """The effects that committed rows still owe, as a restore must release them."""
+    launches = [f"launch {a.id}" for a in engine.attempts.values() if a.state is AttemptState.QUEUED]
+    stops = [f"stop {a.id} {a.stop_reason}" for a in engine.attempts.values() if a.stop_requested_at is not None]
+    return sorted(launches + stops)
+
+
+def told(effects: list[Effect]) -> list[str]:
+    """The launches and stops among effects, to compare with `owed`."""
+    launches = [f"launch {each.attempt_id}" for each in effects if isinstance(each, Launch)]
+    stops = [f"stop {each.stop.attempt_id} {each.stop.reason}" for each in effects if isinstance(each, StopAttempt)]
+    return sorted(launches + stops)
+
+
+def _is_live(engine: Engine, timer: Timer) -> bool:
+    match timer:
+        case RetryDue(key, try_number):
+            instance = engine.instance(key)
+            return (
+                instance is not None
+                and instance.state is TaskState.UP_FOR_RETRY
+                and instance.try_number == try_number
+                and instance.run.may_schedule
+            )
+        case TimeoutDue(attempt_id):
+            attempt = engine.attempts.get(AttemptId(attempt_id))
+            return attempt is not None and attempt.stop_requested_at is None
+        case _:
+            return False

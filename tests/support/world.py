@@ -1,0 +1,624 @@
+"""A whole installation in one synchronous object: engine, store in memory, a launcher, and a link that misbehaves.
+
+`World` plays the shell (decide, commit, then do; throw RAM away on any doubt) and checks the invariants of design.md
+§12 after each move, from the rows and from the launcher, never from what the engine says of itself (except I3 and I9,
+which are about the engine's memory). The state machine in tests/property drives it at random.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+
+from tests.support.builders import decode_spec, parsed
+from tests.support.clock import VirtualClock
+from tests.support.picture import owed, picture, semaphores, told
+from tests.support.trigger_rules import FAIL, RUN, SKIP, WAIT, possible_verdicts, slow_verdict
+from tickless.core import commands, events
+from tickless.core.decision import AckReport, Decision, Launch, RunChanged, StopAttempt
+from tickless.core.engine import Engine
+from tickless.core.timers import RetryDue
+from tickless.errors import Conflict, Refused, Unavailable, UserError
+from tickless.model.dag import DEFAULT_POOL, DagSpec, TaskSpec
+from tickless.model.id import UNMAPPED, AttemptId, Epoch, RunKey, TaskId, TaskKey, VersionKey, epoch_of
+from tickless.model.limit import Limits, Routing
+from tickless.model.report import Finished, Lost, Report, Started
+from tickless.model.row import AttemptRow, DagVanishedRow, InstanceRow, PoolRow, RunRow, VersionRow
+from tickless.model.state import (
+    FINISHED_RUN_STATES,
+    FINISHED_TASK_STATES,
+    LIVE_ATTEMPT_STATES,
+    AttemptState,
+    EndReason,
+    RunState,
+    TaskState,
+)
+from tickless.store.memory import MemoryStore
+
+DRAIN_CEILING = 5_000
+"""More steps than any drain of these small worlds needs; reaching it means work that never ends."""
+
+
+class Launcher:
+    """The launcher's side of the protocol: idempotent by attempt id, and every end is kept until it is acked."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        self.clock = clock
+        self.key_of: dict[AttemptId, TaskKey] = {}  # every attempt ever accepted
+        self.waiting: list[AttemptId] = []  # accepted, not yet through the start gate
+        self.running: list[AttemptId] = []
+        self.to_stop: dict[AttemptId, str] = {}
+        self.unacked: dict[AttemptId, Finished | Lost] = {}
+        self.starts: Counter[AttemptId] = Counter()
+        self.started_reports: dict[AttemptId, Started] = {}
+
+    @property
+    def alive(self) -> list[AttemptId]:
+        return [*self.waiting, *self.running]
+
+    def submit(self, attempt_id: AttemptId, key: TaskKey) -> None:
+        if attempt_id in self.key_of:
+            return
+        self.key_of[attempt_id] = key
+        assert not [each for each in self.alive if self.key_of[each] == key], f"I1: two attempts of {key} are alive"
+        self.waiting.append(attempt_id)
+
+    def start(self, attempt_id: AttemptId) -> Started:
+        self.starts[attempt_id] += 1
+        assert self.starts[attempt_id] == 1, f"I1: attempt {attempt_id} starts twice"
+        self.waiting.remove(attempt_id)
+        self.running.append(attempt_id)
+        report = Started(attempt_id=attempt_id, at=self.clock.now(), pid=len(self.key_of), host="here")
+        self.started_reports[attempt_id] = report
+        return report
+
+    def end(self, attempt_id: AttemptId, state: AttemptState, reason: EndReason, output: str | None = None) -> Finished:
+        started = self.started_reports.get(attempt_id)
+        return self._ended(
+            Finished(
+                attempt_id=attempt_id,
+                at=self.clock.now(),
+                state=state,
+                reason=reason,
+                output=output,
+                started_at=started.at if started is not None else None,
+                pid=started.pid if started is not None else None,
+                host="here" if started is not None else None,
+            )
+        )
+
+    def lose(self, attempt_id: AttemptId) -> Lost:
+        return self._ended(Lost(attempt_id=attempt_id, at=self.clock.now(), why="killed -9"))
+
+    def ack(self, attempt_id: AttemptId) -> None:
+        self.unacked.pop(attempt_id, None)
+
+    def inventory(self) -> list[Report]:
+        """What it says after a hello."""
+        return [*(self.started_reports[each] for each in self.running), *self.unacked.values()]
+
+    def _ended(self, report: Finished | Lost) -> Finished | Lost:  # type: ignore[type-var]
+        attempt_id = AttemptId(report.attempt_id)
+        (self.waiting if attempt_id in self.waiting else self.running).remove(attempt_id)
+        self.to_stop.pop(attempt_id, None)
+        self.unacked[attempt_id] = report
+        return report
+
+
+@dataclass
+class Rows:
+    """The rows as decided so far: what is committed, with the images of what is still in a batch on top."""
+
+    runs: dict[RunKey, RunRow] = field(default_factory=dict)
+    instances: dict[TaskKey, InstanceRow] = field(default_factory=dict)
+    attempts: dict[AttemptId, AttemptRow] = field(default_factory=dict)
+    pools: dict[str, PoolRow] = field(default_factory=dict)
+    specs: dict[VersionKey, DagSpec] = field(default_factory=dict)
+    current: dict[str, VersionKey] = field(default_factory=dict)
+
+    @staticmethod
+    def of(store: MemoryStore) -> Rows:
+        return Rows(
+            dict(store.runs),
+            dict(store.instances),
+            dict(store.attempts),
+            dict(store.pools),
+            {key: decode_spec(row.spec) for key, row in store.versions.items()},
+            {dag_id: dag.version for dag_id, dag in store.dags.items() if dag.version is not None},
+        )
+
+    def spec_of(self, key: TaskKey) -> TaskSpec:
+        dag = self.specs[self.runs[key.run].version]
+        return next(task for task in dag.tasks if task.task_id == key.task_id)
+
+    def upstream_states(self, key: TaskKey) -> list[TaskState]:
+        keys = [TaskKey(key.run, TaskId(above), UNMAPPED) for above in self.spec_of(key).upstream]
+        return [self.instances[each].state if each in self.instances else TaskState.NONE for each in keys]
+
+    def live_attempts(self) -> Iterator[AttemptRow]:
+        return (row for row in self.attempts.values() if row.state in LIVE_ATTEMPT_STATES)
+
+
+class World:
+    """See the module's docstring. Every public method is one move; each leaves all invariants checked."""
+
+    def __init__(self, limits: Limits, routing: Routing) -> None:
+        self.clock = VirtualClock()
+        self.store = MemoryStore()
+        self.launcher = Launcher(self.clock)
+        self.limits = limits
+        self.routing = routing
+        self.specs: dict[str, DagSpec] = {}
+        self.link: list[Report] = []  # on their way to the present daemon
+        self.history: list[Report] = []  # everything ever sent
+        self.batch: list[Decision] = []  # decided, not committed
+        self.has_more = False
+        self.is_stopping = False
+        self.offered: set[int] = set()  # trigger requests that the present daemon has seen
+        self.old_leader: tuple[Epoch, list[Decision]] | None = None
+        self.counts: Counter[str] = Counter()
+        self.restart()
+
+    # ---- the shell ------------------------------------------------------------------------------------------------
+
+    def offer(self, event: events.Event | commands.Command) -> Decision | None:
+        """Step the engine; None when it refused."""
+        self.clock.advance(0.000_001)
+        had_more = self.has_more
+        stale_expected = self._is_stale(event)
+        before = picture(self.engine)["runs"].keys() if isinstance(event, commands.StartRun) else None
+        try:
+            decision = self.engine.step(event, self.clock.now())
+        except UserError:
+            if before is not None:
+                assert picture(self.engine)["runs"].keys() == before, "a refused command has changed something"
+            self.counts["refused"] += 1
+            return None
+        if stale_expected is not None:
+            assert decision.stale == stale_expected, f"I6: {event} should be {'stale' if stale_expected else 'new'}"
+            if stale_expected and not had_more:
+                assert not decision.writes, f"I6: stale {event} changes {decision.writes}"
+        self._adopt(decision)
+        return decision
+
+    def _adopt(self, decision: Decision) -> None:
+        self.has_more = decision.more
+        self._check_decision(decision)
+        self.batch.append(decision)
+        self.wake_at = decision.wake_at
+
+    def drain(self) -> None:
+        for _ in range(DRAIN_CEILING):
+            if not self.has_more:
+                return
+            self.offer(events.WorkContinued())
+        raise AssertionError("I7: work that never ends")
+
+    def flush(self, count: int | None = None) -> None:
+        """Commit the first `count` decisions (all), then release their effects."""
+        entries = self.batch[:count]
+        self.store.flush_now(self.engine.epoch, [write for entry in entries for write in entry.writes])
+        del self.batch[: len(entries)]
+        self._check_committed()
+        self._release(entries)
+
+    def _release(self, entries: list[Decision]) -> None:
+        for effect in [effect for entry in entries for effect in entry.effects]:
+            match effect:
+                case Launch():
+                    row = self.store.attempts[effect.attempt_id]
+                    known = effect.attempt_id in self.launcher.key_of
+                    if not known and row.state in LIVE_ATTEMPT_STATES:
+                        self.counts["launched"] += 1
+                        self.launcher.submit(effect.attempt_id, effect.key)
+                    assert known or row.state is AttemptState.QUEUED, f"I1: {effect} of a row that is {row.state}"
+                case StopAttempt():
+                    attempt_id = AttemptId(effect.stop.attempt_id)
+                    assert self.store.attempts[attempt_id].stop_requested_at is not None
+                    if attempt_id in self.launcher.alive:
+                        self.launcher.to_stop[attempt_id] = effect.stop.reason
+                case AckReport():
+                    acked = self.store.attempts.get(effect.attempt_id)
+                    assert acked is None or acked.state not in LIVE_ATTEMPT_STATES, "acked before its end is committed"
+                    self.launcher.ack(effect.attempt_id)
+
+    def restart(self) -> None:
+        """RAM is thrown away; a new leader takes over from the rows."""
+        if self.batch:
+            self.old_leader = (self.engine.epoch, self.batch)
+        self.batch, self.link, self.offered = [], [], set()
+        self.is_stopping = False
+        self.rows = Rows.of(self.store)
+        epoch = self.store.take_epoch_now("world")
+        self.engine = self._new_engine(epoch)
+        decision = self.engine.restore(self.store.load_now(), self.clock.now())
+        self._adopt(decision)
+        committed = {row.attempt_id for row in self.store.attempts.values() if row.state in LIVE_ATTEMPT_STATES}
+        strangers = set(self.launcher.alive) - committed
+        assert not strangers, f"attempts {strangers} would be killed: they run, but their rows are not live"
+        self.link = self.launcher.inventory()
+        for limit_name in self.specs:
+            self.offer(parsed(self.specs[limit_name]))
+        self.counts["restarts"] += 1
+
+    def _new_engine(self, epoch: Epoch) -> Engine:
+        return Engine(epoch=epoch, limits=self.limits, routing=self.routing, decode_spec=decode_spec)
+
+    # ---- moves of the outside ---------------------------------------------------------------------------------------
+
+    def define(self, spec: DagSpec) -> None:
+        self.specs[spec.dag_id] = spec
+        self.offer(parsed(spec))
+
+    def vanish(self, dag_id: str) -> None:
+        if self.specs.pop(dag_id, None) is not None:
+            self.offer(events.DagVanished(dag_id=dag_id))
+
+    def start_run(self, dag_id: str, *, run_id: str | None = None, idempotency_key: str | None = None) -> None:
+        if any(row.idempotency_key == idempotency_key is not None for row in self._finished_runs()):
+            return  # the API looks a finished run up by its key
+        if any((row.dag_id, row.run_id) == (dag_id, run_id) for row in self._finished_runs()):
+            return  # Postgres would refuse the name
+        self.offer(commands.StartRun(dag_id=dag_id, run_id=run_id, idempotency_key=idempotency_key))
+
+    def request_run(self, dag_id: str) -> None:
+        """Somebody's transaction commits a trigger request."""
+        self.store.add_request(dag_id)
+
+    def serve_requests(self) -> None:
+        for request in self.store.open_requests_now():
+            if request.id not in self.offered and request.dag_id in self.engine.current:
+                self.offered.add(request.id)
+                self.offer(commands.StartRun(dag_id=request.dag_id, request_id=request.id))
+
+    def cancel(self, run: RunKey) -> None:
+        self.offer(commands.CancelRun(run=run))
+
+    def set_pool(self, name: str, slots: int) -> None:
+        self.offer(commands.SetPool(name=name, slots=slots))
+
+    def reload(self, limits: Limits, routing: Routing) -> None:
+        self.limits, self.routing = limits, routing
+        self.offer(events.LimitsChanged(limits=limits, routing=routing))
+
+    def advance(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+        self.offer(events.TimePassed())
+
+    def ring(self) -> None:
+        """Time passes until the one timer is due."""
+        if self.wake_at is not None:
+            self.advance(max(0.0, (self.wake_at - self.clock.now()) / timedelta(seconds=1)))
+
+    def stop_admitting(self) -> None:
+        self.offer(commands.StopAdmitting())
+        self.is_stopping = True
+
+    # ---- moves of the launcher --------------------------------------------------------------------------------------
+
+    def start_process(self, attempt_id: AttemptId) -> None:
+        self._send(self.launcher.start(attempt_id))
+
+    def end_process(self, attempt_id: AttemptId, state: AttemptState, output: str | None = None) -> None:
+        reason = EndReason.RAISED if state is AttemptState.FAILED else EndReason.EXITED
+        self._send(self.launcher.end(attempt_id, state, reason, output))
+
+    def obey_stop(self, attempt_id: AttemptId) -> None:
+        reason = EndReason(self.launcher.to_stop[attempt_id])
+        self._send(self.launcher.end(attempt_id, AttemptState.FAILED, reason))
+
+    def stop_with_launcher(self, attempt_id: AttemptId) -> None:
+        """The launcher was told to end with its tasks; the database did not ask for it."""
+        self._send(self.launcher.end(attempt_id, AttemptState.FAILED, EndReason.STOPPED))
+
+    def lose_process(self, attempt_id: AttemptId) -> None:
+        self._send(self.launcher.lose(attempt_id))
+
+    def deliver(self, index: int, *, keep: bool = False) -> None:
+        """One report arrives, in any order; with `keep` it will arrive again."""
+        report = self.link[index]
+        if not keep:
+            del self.link[index]
+        self.offer(report)
+
+    def replay(self, index: int) -> None:
+        """A report from long ago arrives once more."""
+        self.offer(self.history[index])
+
+    def _send(self, report: Report) -> None:
+        self.link.append(report)
+        self.history.append(report)
+
+    # ---- faults -----------------------------------------------------------------------------------------------------
+
+    def crash_before_commit(self) -> None:
+        self.restart()
+
+    def crash_before_release(self) -> None:
+        """kill -9 after the commit, before any effect leaves."""
+        self.store.flush_now(self.engine.epoch, [write for entry in self.batch for write in entry.writes])
+        self.batch = []
+        self._check_committed()
+        self.restart()
+
+    def flush_with_unknown_outcome(self, *, commit: bool, count: int | None = None) -> None:
+        self.store.fail_next(commit=commit)
+        try:
+            self.flush(count)
+        except Unavailable:
+            self._check_committed()
+            self.restart()
+        else:
+            raise AssertionError("the store did not fail as wished")
+
+    def flush_of_old_leader(self) -> None:
+        """A leader that does not know yet that it was deposed tries to commit."""
+        if self.old_leader is None:
+            return
+        epoch, entries = self.old_leader
+        self.old_leader = None
+        before = (dict(self.store.runs), dict(self.store.instances), dict(self.store.attempts))
+        try:
+            self.store.flush_now(epoch, [write for entry in entries for write in entry.writes])
+        except Conflict:
+            assert before == (self.store.runs, self.store.instances, self.store.attempts)
+        else:
+            raise AssertionError("a deposed leader has committed")
+
+    # ---- invariants -------------------------------------------------------------------------------------------------
+
+    def _is_stale(self, event: events.Event | commands.Command) -> int | None:
+        if not isinstance(event, Started | Finished | Lost):
+            return None
+        row = self.rows.attempts.get(AttemptId(event.attempt_id))
+        if isinstance(event, Started):
+            return int(row is None or row.state is not AttemptState.QUEUED)
+        return int(row is None or row.state not in LIVE_ATTEMPT_STATES)
+
+    def _check_decision(self, decision: Decision) -> None:
+        """Apply the writes to the rows as decided, and judge each."""
+        rows, old_runs = self.rows, dict(self.rows.runs)
+        changed: list[tuple[InstanceRow | None, InstanceRow]] = []
+        for write in decision.writes:
+            match write.row:
+                case RunRow() as run:
+                    old_run = rows.runs.get(run.key)
+                    assert write.expected == ((old_run.state,) if old_run is not None else None)
+                    assert old_run is None or old_run.state not in FINISHED_RUN_STATES, "I6: a finished run changes"
+                    rows.runs[run.key] = run
+                case InstanceRow() as instance:
+                    old = rows.instances.get(instance.key)
+                    assert write.expected == ((old.state, old.attempt_id) if old is not None else None)
+                    assert old is None or old.state not in FINISHED_TASK_STATES, "I6: a finished instance changes"
+                    assert old is None or instance.try_number >= old.try_number
+                    rows.instances[instance.key] = instance
+                    changed.append((old, instance))
+                case AttemptRow() as attempt:
+                    old_attempt = rows.attempts.get(attempt.attempt_id)
+                    assert write.expected == ((old_attempt.state,) if old_attempt is not None else None)
+                    assert old_attempt is None or old_attempt.state in LIVE_ATTEMPT_STATES, "I6: a finished one changes"
+                    assert old_attempt is not None or attempt.attempt_id > max(rows.attempts, default=0)
+                    assert old_attempt is not None or epoch_of(attempt.attempt_id) == self.engine.epoch
+                    rows.attempts[attempt.attempt_id] = attempt
+                case PoolRow() as pool:
+                    rows.pools[pool.name] = pool
+                case VersionRow() as version:
+                    rows.specs[version.key] = decode_spec(version.spec)
+                    rows.current[version.dag_id] = version.key
+                case DagVanishedRow() as vanished:
+                    rows.current.pop(vanished.dag_id)
+        for old, instance in changed:
+            self._check_rule(old, instance)
+        new = [
+            rows.attempts[each.attempt_id]
+            for each in decision.effects
+            if isinstance(each, Launch) and epoch_of(each.attempt_id) == self.engine.epoch
+        ]
+        started = [r for r in rows.runs.values() if r.state is RunState.RUNNING and self._was(old_runs, r) != r.state]
+        if self.is_stopping:
+            assert not new, f"I8: {new} launched after SIGTERM"
+            assert not started, f"I8: {started} started after SIGTERM"
+        self._check_limits(new, started)
+        self._check_one_alive()
+        if not decision.more:
+            self._check_places()
+
+    def _was(self, runs: Mapping[RunKey, RunRow], run: RunRow) -> RunState | None:
+        old = runs.get(run.key)
+        return old.state if old is not None else None
+
+    def _check_rule(self, old: InstanceRow | None, new: InstanceRow) -> None:
+        """I2, and that what the rule rules out is skipped or upstream_failed rightly."""
+        if old is not None and old.state is not TaskState.NONE:
+            return
+        run = self.rows.runs[new.run]
+        upstream = self.rows.upstream_states(new.key)
+        rule = self.rows.spec_of(new.key).trigger_rule
+        if new.state is TaskState.NONE:
+            return
+        if new.state is TaskState.SKIPPED and run.cancel_requested_at is not None:
+            return
+        verdict = {TaskState.SKIPPED: SKIP, TaskState.UPSTREAM_FAILED: FAIL}.get(new.state, RUN)
+        assert verdict in possible_verdicts(rule, upstream), f"I2: {new.key} is {new.state}: {rule} of {upstream}"
+
+    def _check_limits(self, new: list[AttemptRow], started: list[RunRow]) -> None:
+        """I4, counted from the rows as decided: nothing was admitted over a limit."""
+        rows = self.rows
+        live = list(rows.live_attempts())
+        for attempt in new:
+            run = rows.runs[attempt.run]
+            spec = rows.spec_of(attempt.key)
+            assert self.routing.queues.get(spec.queue) == attempt.executor
+            own = rows.specs[run.version].max_active_tasks
+            limits: list[tuple[str, int | None, Callable[[AttemptRow], int]]] = [
+                ("parallelism", self.limits.parallelism, lambda a: 1),
+                (
+                    "dag_concurrency",
+                    own if own is not None else self.limits.dag_concurrency,
+                    lambda a, run=run: int(a.run == run.key),  # type: ignore[misc]
+                ),
+                (
+                    "max_active_tasks_per_dag_total",
+                    self.limits.max_active_tasks_per_dag_total,
+                    lambda a, run=run: int(rows.runs[a.run].dag_id == run.dag_id),  # type: ignore[misc]
+                ),
+                (
+                    f"pool {attempt.pool}",
+                    rows.pools[attempt.pool].slots if attempt.pool in rows.pools else 0,
+                    lambda a, pool=attempt.pool: a.pool_slots if a.pool == pool else 0,  # type: ignore[misc]
+                ),
+                (
+                    f"executor {attempt.executor}",
+                    self.routing.executors.get(attempt.executor, 0),
+                    lambda a, name=attempt.executor: int(a.executor == name),  # type: ignore[misc]
+                ),
+            ]
+            for name, limit, weight in limits:
+                used = sum(weight(each) for each in live)
+                assert limit is None or used <= limit, f"I4: {name}: {attempt.key} makes it {used} of {limit}"
+        for run in started:
+            current = rows.current.get(run.dag_id)
+            spec_of_dag = rows.specs[current if current is not None else run.version]
+            own = spec_of_dag.max_active_runs
+            limit = own if own is not None else self.limits.max_active_runs_per_dag
+            active = sum(each.dag_id == run.dag_id and each.state is RunState.RUNNING for each in rows.runs.values())
+            assert active <= limit, f"I4: max_active_runs: {active} of {limit}"
+
+    def _check_one_alive(self) -> None:
+        live = Counter(row.key for row in self.rows.live_attempts())
+        assert not [key for key, count in live.items() if count > 1], "I1: two live attempts of one task"
+        won = Counter(row.key for row in self.rows.attempts.values() if row.state is AttemptState.SUCCESS)
+        assert not [key for key, count in won.items() if count > 1], "I1: two attempts of one task succeeded"
+
+    def _check_places(self) -> None:
+        """I3: the engine knows each unfinished instance, and it is in exactly one place from which it will go on."""
+        engine, rows = self.engine, self.rows
+        live_runs = {key for key, run in rows.runs.items() if run.state not in FINISHED_RUN_STATES}
+        assert engine.runs.keys() == live_runs
+        retries = {timer for _, timer in engine.timers.entries() if isinstance(timer, RetryDue)}
+        for run in engine.runs.values():
+            if run.state is RunState.QUEUED:
+                assert run in engine.dags[run.row.dag_id].queued
+                continue
+            assert run.created_upto == len(run.plan.tasks)
+            expected = {
+                key
+                for key, row in rows.instances.items()
+                if key.run == run.key and row.state not in FINISHED_TASK_STATES
+            }
+            assert {instance.key for instance in run.instances.values()} == expected, "I3: an instance is forgotten"
+            assert run.instances, "I7: a run has nothing left to do and does not end"
+            for instance in run.instances.values():
+                assert instance.image() == rows.instances[instance.key]
+                attempt = engine.attempts.get(instance.attempt_id)
+                places = []
+                if instance.state is TaskState.NONE:
+                    rule = instance.task.spec.trigger_rule
+                    assert slow_verdict(rule, rows.upstream_states(instance.key)) == WAIT, f"I3: {instance.key} sleeps"
+                    places.append("waits for upstream")
+                if instance.group is not None:
+                    assert instance.state is TaskState.SCHEDULED
+                    assert [each for _, each in instance.group.members].count(instance) == 1
+                    places.append("waits for slots")
+                    if not self.is_stopping:
+                        assert instance.group.refusing(), f"I3: nothing refuses {instance.key}, and nobody wakes it"
+                if instance.state is TaskState.UP_FOR_RETRY:
+                    assert RetryDue(instance.key, instance.try_number) in retries
+                    places.append("waits for its retry")
+                if attempt is not None:
+                    assert attempt.instance is instance
+                    assert instance.state in (TaskState.QUEUED, TaskState.RUNNING)
+                    places.append("has an attempt")
+                assert len(places) == 1, f"I3: {instance.key} ({instance.state}) {places or 'is nowhere'}"
+        for semaphore in (engine.parallelism, *engine.executors.values(), *engine.pools.values()):
+            assert semaphore.used >= 0
+
+    def _check_committed(self) -> None:
+        """Every process of the launcher belongs to a live row; nothing is ever started on a decision alone."""
+        for attempt_id in self.launcher.alive:
+            assert self.store.attempts[attempt_id].state in LIVE_ATTEMPT_STATES, f"I1: {attempt_id} is an orphan"
+
+    def check_restore(self) -> None:
+        """I9: an engine restored from the committed rows equals the one that has lived through it all."""
+        if self.is_stopping or any(pool.reserved_for for pool in self.engine.pools.values()):
+            return  # neither the wish to stop nor a reservation is in the rows
+        self.drain()
+        self.flush()
+        twin = self._new_engine(Epoch(self.store.epoch + 1))
+        snapshot = self.store.load_now()
+        decisions = [twin.restore(snapshot, self.clock.now())]
+        while decisions[-1].more:
+            decisions.append(twin.step(events.WorkContinued(), self.clock.now()))
+        writes = [write for decision in decisions for write in decision.writes]
+        assert not writes, f"I9: a restore changes {writes}"
+        mine, its = picture(self.engine), picture(twin)
+        for what in mine:
+            assert mine[what] == its[what], f"I9: {what}: lived {mine[what]}, restored {its[what]}"
+        assert told([effect for decision in decisions for effect in decision.effects]) == owed(self.engine)
+        self.counts["restores compared"] += 1
+
+    # ---- I7 ---------------------------------------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """The faults stop: all that can run runs; then what blocks the rest is raised, and every run must end."""
+        if self.is_stopping:
+            self.restart()
+        self._run_to_rest()
+        self._check_blocked()
+        names = {DEFAULT_POOL, *self.rows.pools, *(t.pool for spec in self.rows.specs.values() for t in spec.tasks)}
+        for name in sorted(names):
+            self.set_pool(name, 100)
+        queues = {task.queue for spec in self.rows.specs.values() for task in spec.tasks}
+        limits = replace(
+            self.limits,
+            parallelism=100,
+            dag_concurrency=100,
+            max_active_runs_per_dag=100,
+            max_active_tasks_per_dag_total=None,
+        )
+        self.reload(limits, Routing(executors={"local": 100}, queues=dict.fromkeys(sorted(queues), "local")))
+        self._run_to_rest()
+        unfinished = [row for row in self.store.runs.values() if row.state not in FINISHED_RUN_STATES]
+        assert not unfinished, f"I7: {unfinished} never end"
+        assert not self.engine.runs and not self.engine.attempts
+        assert not [each for each in semaphores(self.engine) if each.used], "slots are left taken"
+        assert not self.launcher.alive, "processes are left over"
+        assert not self.launcher.unacked, "an end was never acknowledged"
+        opened = [request for request in self.store.open_requests_now() if request.dag_id in self.specs]
+        assert not opened, "a request was forgotten"
+
+    def _run_to_rest(self) -> None:
+        for _ in range(DRAIN_CEILING):
+            self.serve_requests()
+            self.drain()
+            if self.batch:
+                self.flush()
+            elif self.link:
+                self.deliver(0)
+            elif self.launcher.to_stop:
+                self.obey_stop(next(iter(self.launcher.to_stop)))
+            elif self.launcher.alive:
+                self.end_process(self.launcher.alive[0], AttemptState.SUCCESS)
+            elif self.wake_at is not None:
+                self.ring()
+            else:
+                return
+        raise AssertionError("I7: it goes on for ever")
+
+    def _check_blocked(self) -> None:
+        """At rest nothing holds a slot, so whoever waits can never fit: P5 knows why, and so do we."""
+        for run in self.engine.runs.values():
+            for instance in run.instances.values():
+                if instance.group is not None:
+                    never = [each for each, weight in instance.group.needs if weight > each.limit]
+                    assert never, f"I7: {instance.key} waits, and could have its slots"
+            if run.state is RunState.QUEUED:
+                assert self.engine.dags[run.row.dag_id].active_runs.refuses(1, None), f"I7: {run.key} could start"
+
+    def _finished_runs(self) -> list[RunRow]:
+        return [row for row in self.rows.runs.values() if row.state in FINISHED_RUN_STATES]
+
+
+__all__ = ["Launcher", "Refused", "Rows", "RunChanged", "World"]
