@@ -8,7 +8,8 @@ one, and a *round trip* catches the rest (a stopped backend, a pooler in between
 statement asks whether we still listen and notifies a nonce, which must come back within `PROBE_PATIENCE`.
 On any doubt the connection is dropped without a farewell and a new one is made.
 
-The probe is a sign of life, not a search for work: two transactions a minute.
+The probe is a sign of life, not a search for work. It costs two transactions (the server counts one for handing over
+the notification): four a minute by default.
 """
 
 from __future__ import annotations
