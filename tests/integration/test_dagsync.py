@@ -18,7 +18,7 @@ import pytest
 from tickless.clock import Clock, SystemClock
 from tickless.daemon.bundle import Bundle, BundleStore
 from tickless.daemon.dagsync import DagSync, ParsedFile
-from tickless.daemon.watch import Listener
+from tickless.daemon.watch import CONTENT, NAMES, DirectoryWatch, Listener
 from tickless.model.parse import ParseResult
 from tickless.store.base import ImportProblem
 
@@ -196,6 +196,54 @@ def test_files_in_new_folders_are_noticed_however_fast_they_come(tmp_path: Path,
     anyio.run(run)
 
 
+def test_a_folder_made_between_looking_and_watching_is_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    late = tmp_path / "dags"
+    cover = DirectoryWatch.cover
+
+    def cover_late(self: DirectoryWatch, owner: Listener, directories: Any) -> set[str]:
+        if str(late) in directories:  # it was looked at, and is not watched yet
+            (late / "new").mkdir(exist_ok=True)
+        return cover(self, owner, directories)
+
+    monkeypatch.setattr(DirectoryWatch, "cover", cover_late)
+
+    async def run() -> None:
+        async with syncing(tmp_path, late) as (recorder, _, _):
+            await recorder.until(lambda: "" in recorder.problems)
+            late.mkdir()
+            await recorder.until(lambda: ("synced", "") in recorder.told)
+            (late / "new" / "a.py").write_text(flow("a"))
+            await recorder.until(lambda: "new/a.py" in recorder.parsed)
+
+    anyio.run(run)
+
+
+def test_a_directory_that_is_not_covered_any_more_is_not_heard(tmp_path: Path) -> None:
+    async def run() -> None:
+        heard = []
+        for name in ("a", "b"):
+            (tmp_path / name).mkdir()
+        one, two = str(tmp_path / "a"), str(tmp_path / "b")
+
+        def listener(directory: str, name: str | None) -> None:
+            heard.append((directory, name))
+
+        with DirectoryWatch() as watch:
+            assert watch.cover(listener, {one: CONTENT, two: CONTENT, "/nowhere": CONTENT}) == {one, two}
+            assert watch.cover(listener, {two: NAMES}) == {two}
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(watch.run)
+                (tmp_path / "a" / "x").touch()
+                (tmp_path / "b" / "y").touch()
+                with anyio.fail_after(10):
+                    while (two, "y") not in heard:  # noqa: ASYNC110 - the kernel tells
+                        await anyio.sleep(0.005)
+                tasks.cancel_scope.cancel()
+        assert one not in [directory for directory, _ in heard]
+
+    anyio.run(run)
+
+
 def test_a_dag_that_moves_is_told_of_in_its_new_file_before_the_old_one_goes(tmp_path: Path, folder: Path) -> None:
     async def run() -> None:
         (folder / "a.py").write_text(flow("a"))
@@ -261,6 +309,17 @@ def test_a_dag_id_can_move_to_an_earlier_file_in_one_change(tmp_path: Path, fold
             told = await recorder.told_after(move)
             assert [what for what, _ in told] == ["parsed", "parsed", "synced"]  # no error on the way
             assert recorder.dag_ids() == {"a.py": ["moving"], "b.py": ["b"]}
+
+    anyio.run(run)
+
+
+def test_at_a_first_look_the_first_file_by_name_gets_the_id_however_slow(tmp_path: Path, folder: Path) -> None:
+    async def run() -> None:
+        (folder / "a.py").write_text(flow("same", "import time\ntime.sleep(0.5)"))
+        (folder / "b.py").write_text(flow("same"))
+        async with syncing(tmp_path) as (recorder, _, _):
+            await recorder.until(lambda: recorder.told and recorder.told[-1][0] == "synced")
+            assert (list(recorder.parsed), list(recorder.problems)) == (["a.py"], ["b.py"])
 
     anyio.run(run)
 
@@ -399,23 +458,35 @@ def test_an_overflow_of_the_kernels_queue_loses_nothing(tmp_path: Path, folder: 
     anyio.run(run)
 
 
-def test_swap_files_bytecode_and_ignored_logs_wake_nobody(tmp_path: Path, folder: Path) -> None:
+def test_swap_files_bytecode_and_ignored_logs_wake_nobody(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[str | None] = []
+    on_event = DagSync._on_event
+
+    def listen(self: DagSync, of: Any, directory: str, name: str | None) -> None:
+        heard.append(name)
+        on_event(self, of, directory, name)
+
+    monkeypatch.setattr(DagSync, "_on_event", listen)
+
     async def run() -> None:
         (folder / ".ticklessignore").write_text("logs/\n*.log\n")
         (folder / "logs").mkdir()
         (folder / "a.py").write_text(flow("a"))
-        async with syncing(tmp_path) as (recorder, sync, store):
+        async with syncing(tmp_path) as (recorder, sync, _):
             await recorder.until(lambda: ("synced", "a.py") in recorder.told)
-            looks = store.looks
-            for name in (".a.py.swp", "a.py~", "run.log", "logs/x", ".git"):
+            [state] = sync._folders.values()
+            for name in (".a.py.swp", "a.py~", "logs/x", ".git", "run.log"):
                 (folder / name).write_text("x")
-            # A change that counts comes after them in the same queue: when it is reported, they have been seen.
-            before = [f.changed_at for f in sync._folders.values()]
-            await recorder.told_after(lambda: (folder / "b.py").write_text(flow("b")))
-            assert before == [None]
-            assert store.looks == looks + 1
-            (folder / ".ticklessignore").write_text("b.py")
-            await recorder.until(lambda: list(recorder.parsed) == ["a.py"])
+            with anyio.fail_after(10):
+                while "run.log" not in heard:  # noqa: ASYNC110 - the kernel tells
+                    await anyio.sleep(0.005)
+            assert "a.py~" in heard
+            assert "x" not in heard
+            assert state.changed_at is None
+            (folder / ".ticklessignore").write_text("a.py")
+            await recorder.until(lambda: recorder.parsed == {})
 
     anyio.run(run)
 

@@ -100,7 +100,7 @@ class DagSync:
         self.parse_timeout_seconds = parse_timeout_seconds
         """May be changed at any time."""
         self._folders: dict[str, _Folder] = {}
-        for path in folders:
+        for path in map(Path.absolute, folders):
             folder = self._folders[str(path)] = _Folder(path=path, name=str(path))
             folder.listener = partial(self._on_event, folder)
         self._bundles = bundles
