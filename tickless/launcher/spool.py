@@ -171,12 +171,12 @@ class Contents:
         for kept in self.attempts.values():
             if kept.order is not None:
                 yield AcceptedRecord(kept.order, kept.boot_id)
-            if kept.started is not None:
-                yield StartedRecord(kept.started, kept.ticks, kept.boot_id, kept.workspace)
             if isinstance(kept.end, Finished):
                 yield FinishedRecord(kept.end, kept.executor)
             elif isinstance(kept.end, Lost):
                 yield LostRecord(kept.end, kept.executor)
+            if kept.started is not None:  # after what introduces the attempt
+                yield StartedRecord(kept.started, kept.ticks, kept.boot_id, kept.workspace)
             if kept.is_forgotten:
                 forgotten.append(kept.attempt_id)
         yield ForgottenRecord(forgotten)
