@@ -45,6 +45,7 @@ class DagPointer:
     dag_id: str
     version: VersionKey | None
     file: str | None
+    """None = as it was."""
     at: datetime
 
 
@@ -91,7 +92,9 @@ class Batch:
                 self.versions[row.key] = row
                 self.dags[row.dag_id] = DagPointer(dag_id=row.dag_id, version=row.key, file=row.file, at=row.created_at)
             case DagVanishedRow():
-                self.dags[row.dag_id] = DagPointer(dag_id=row.dag_id, version=None, file=None, at=row.at)
+                before = self.dags.get(row.dag_id)
+                file = before.file if before is not None else None
+                self.dags[row.dag_id] = DagPointer(dag_id=row.dag_id, version=None, file=file, at=row.at)
             case _:
                 assert_never(row)
 

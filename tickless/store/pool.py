@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from tickless.errors import Unavailable
+from tickless.errors import Unavailable, Unstorable, UserError
 from tickless.store.connect import Connection, connect, map_error
 
 if TYPE_CHECKING:
@@ -62,7 +62,11 @@ class ReadPool:
             async with self._pool.acquire() as connection:
                 yield connection  # type: ignore[misc]  # a proxy of the driver's with the same methods
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-            raise (map_error(error) or error) from error
+            ours = map_error(error)
+            if isinstance(ours, Unstorable) and ours.sqlstate[:2] == "22":
+                # A NUL in a name, a number of 70 bits: whoever asks for it asks in vain.
+                raise UserError("nothing can have such a name or number") from error
+            raise (ours or error) from error
 
     async def fetch(self, query: str, *arguments: Any) -> list[Record]:
         async with self.connection() as connection:
