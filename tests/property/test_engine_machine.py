@@ -278,7 +278,7 @@ class EngineMachine(RuleBasedStateMachine):
 
 
 PROFILE: dict[str, Any] = (
-    {"max_examples": 3_000, "stateful_step_count": 80} if IS_CHAOS else {"max_examples": 150, "stateful_step_count": 40}
+    {"max_examples": int(os.environ.get("TICKLESS_EXAMPLES", "3000")), "stateful_step_count": 80} if IS_CHAOS else {"max_examples": 150, "stateful_step_count": 40}
 )
 
 TestEngine = EngineMachine.TestCase
@@ -287,6 +287,7 @@ TestEngine.settings = settings(
     deadline=None,
     print_blob=True,
     database=None,
+    report_multiple_bugs=False,
     suppress_health_check=list(HealthCheck),
     phases=(Phase.explicit, Phase.generate, Phase.shrink),
 )

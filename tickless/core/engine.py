@@ -205,8 +205,7 @@ class Engine:
             case events.DagParsed():
                 self._on_dag_parsed(event)
             case events.DagVanished():
-                if self.current.pop(event.dag_id, None) is not None:
-                    self._writes.append(Write(DagVanishedRow(dag_id=event.dag_id, at=now)))
+                self._on_dag_vanished(event)
             case events.LimitsChanged():
                 self._on_limits_changed(event)
             case commands.CancelRun():
@@ -342,6 +341,7 @@ class Engine:
         return run
 
     def _start_queued_runs(self, dag: DagState) -> None:
+        self._limit_active_runs(dag)
         while dag.queued and not dag.active_runs.refuses(1, None) and not self.is_stopping:
             run = dag.queued.popleft()
             dag.active_runs.take(1)
@@ -353,6 +353,7 @@ class Engine:
                 self._end_run(run)
             else:
                 self._agenda.appendleft(self._create_instances(run))
+            self._limit_active_runs(dag)
 
     def _create_instances(self, run: Run) -> Iterator[None]:
         tasks = run.plan.tasks
@@ -710,10 +711,19 @@ class Engine:
         self._apply_dag_limits(dag)
         self._start_queued_runs(dag)
 
-    def _apply_dag_limits(self, dag: DagState) -> None:
-        plan = self.current.get(dag.dag_id)
+    def _on_dag_vanished(self, event: events.DagVanished) -> None:
+        if self.current.pop(event.dag_id, None) is not None:
+            self._writes.append(Write(DagVanishedRow(dag_id=event.dag_id, at=self._now)))
+            self._start_queued_runs(self._dag(event.dag_id))
+
+    def _limit_active_runs(self, dag: DagState) -> None:
+        """The current version says how many may run; of a vanished DAG, the version of the run that is next."""
+        plan = self.current.get(dag.dag_id) or (dag.queued[0].plan if dag.queued else None)
         own = plan.spec.max_active_runs if plan is not None else None
-        self._resize(dag.active_runs, own if own is not None else self.limits.max_active_runs_per_dag)
+        dag.active_runs.limit = own if own is not None else self.limits.max_active_runs_per_dag
+
+    def _apply_dag_limits(self, dag: DagState) -> None:
+        self._limit_active_runs(dag)
         total = self.limits.max_active_tasks_per_dag_total
         self._resize(dag.total, total if total is not None else UNLIMITED)
 

@@ -425,6 +425,15 @@ def test_a_dag_that_comes_back_unchanged_gets_a_new_number() -> None:
     assert [row.number for row in book.store.versions.values()] == [1, 2]
 
 
+def test_a_vanished_dag_keeps_its_max_active_runs() -> None:
+    book = Playbook("a", max_active_runs=1)
+    book.start_many(3)
+    book.when(events.DagVanished(dag_id="dag")).expect()
+    book.reload().expect()
+    book.restart().expect("launch 1/a")
+    book.finish("1/a").expect("run 1 success", "launch 2/a")
+
+
 # ---- starting runs -----------------------------------------------------------------------------------------------
 
 
