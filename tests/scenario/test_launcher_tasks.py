@@ -339,6 +339,16 @@ t(up())
     assert (await shop.run(order)).output == "3000000"
 
 
+async def test_an_order_that_no_message_can_hold_ends_as_not_started(shop: Shop) -> None:
+    large = shop.orders.order(TaskKind.BASH, command=":", inputs={"up": json.dumps('"' * 9_000_000)})
+    small = shop.orders.order(TaskKind.BASH, command=":")
+    shop.executor.submit([small, large])
+    end = await shop.sink.finished(large.attempt_id)
+    assert end.reason is EndReason.NOT_STARTED
+    assert "bytes" in (end.error or "")
+    assert (await shop.sink.finished(small.attempt_id)).state is AttemptState.SUCCESS
+
+
 async def test_a_stopped_python_task_is_killed_after_its_grace(shop: Shop) -> None:
     shop.dag(MANNERS)
     order = shop.python("ignores_term", kill_grace_seconds=0.2)

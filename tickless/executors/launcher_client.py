@@ -18,12 +18,14 @@ from dataclasses import dataclass, field
 
 import anyio
 
+from tickless.clock import Clock, SystemClock
 from tickless.errors import Conflict, Unavailable
 from tickless.executors.base import ReportSink
 from tickless.model.id import AttemptId, Epoch
 from tickless.model.order import Order, StopOrder
-from tickless.model.report import Report
-from tickless.wire.codec import PROTOCOL_VERSION, BadMessage, FrameReader, encode_frame
+from tickless.model.report import Finished, Report
+from tickless.model.state import AttemptState, EndReason
+from tickless.wire.codec import MAX_FRAME_BYTES, PROTOCOL_VERSION, BadMessage, FrameReader, encode, encode_frame
 from tickless.wire.launcher import (
     Ack,
     Forget,
@@ -113,8 +115,6 @@ class _Link(asyncio.Protocol):
                 self.welcome.set_result(message)
         elif isinstance(message, Refused):
             self._fail(Conflict(f"the launcher refused us: {message.reason}"))
-        elif isinstance(message, ShutdownRefused):
-            self.client.shutdown_refused(message.alive)
 
     def _deliver(self, reports: Sequence[Report]) -> None:
         shares: dict[str, list[Report]] = {}
@@ -155,8 +155,9 @@ class _Link(asyncio.Protocol):
 class LauncherClient:
     """One launcher, named by the home that it serves. Belongs to one event loop; calls are not thread-safe."""
 
-    def __init__(self, home: str | os.PathLike[str]) -> None:
+    def __init__(self, home: str | os.PathLike[str], *, clock: Clock | None = None) -> None:
         self.home = os.path.abspath(home)
+        self._clock = clock or SystemClock()
         self._link: _Link | None = None
         self._connecting = asyncio.Lock()
         self._refusal: asyncio.Future[int] | None = None
@@ -252,9 +253,28 @@ class LauncherClient:
             if size > _CHUNK_BYTES:
                 link.write(Submit(orders=chunk))
                 chunk, size = [], 0
+            weight = len(order.command or "") + sum(map(len, (order.inputs or {}).values()))
+            if weight > _CHUNK_BYTES and (weight := len(encode(order))) > MAX_FRAME_BYTES - _CHUNK_BYTES // 2:
+                self._refuse(link, name, order, weight)
+                continue
+            if chunk and weight > _CHUNK_BYTES:
+                link.write(Submit(orders=chunk))
+                chunk, size = [], 0
             chunk.append(order)
-            size += len(order.command or "") + sum(map(len, (order.inputs or {}).values()))
-        link.write(Submit(orders=chunk))
+            size += weight
+        if chunk:
+            link.write(Submit(orders=chunk))
+
+    def _refuse(self, link: _Link, name: str, order: Order, size: int) -> None:
+        """An order that no message can hold ends here; it would never arrive."""
+        end: Report = Finished(
+            attempt_id=order.attempt_id,
+            at=self._clock.now(),
+            state=AttemptState.FAILED,
+            reason=EndReason.NOT_STARTED,
+            error=f"the task's inputs and command are {size:,} bytes; a launcher takes {MAX_FRAME_BYTES:,} at most",
+        )
+        asyncio.get_running_loop().call_soon(self._deliver_early, link, name, [end])
 
     def stop(self, stops: Sequence[StopOrder]) -> None:
         """Ask for the end of attempts."""
@@ -292,9 +312,6 @@ class LauncherClient:
             return 0
         except TimeoutError as error:
             raise Unavailable(f"the launcher in {self.home} does not end within {timeout:.0f} s") from error
-
-    def shutdown_refused(self, alive: int) -> None:
-        """Only `shut_down` asks, on a connection of its own."""
 
 
 class _Ender(asyncio.Protocol):

@@ -12,11 +12,14 @@ import os
 import selectors
 import signal
 import time
+import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 
 READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE
+_MOST_ERRORS = 100
 
 
 def now() -> datetime:
@@ -40,7 +43,9 @@ class Timer:
 class Loop:
     """One per process, because signals are."""
 
-    def __init__(self) -> None:
+    def __init__(self, log: Callable[..., None]) -> None:
+        self._log = log
+        self._errors = 0
         self._selector = selectors.DefaultSelector()
         self._timers: list[tuple[float, int, Timer]] = []
         self._counter = itertools.count()
@@ -82,9 +87,19 @@ class Loop:
         """Serve until `stop`."""
         while not self._stopping:
             for key, mask in self._selector.select(self._timeout()):
-                key.data(mask)
+                self._guard(partial(key.data, mask))
             self._fire()
-            after_round()
+            self._guard(after_round)
+
+    def _guard(self, call: Callable[[], None]) -> None:
+        """One bug must not end every task of the host; a hundred of them are no longer one."""
+        try:
+            call()
+        except Exception:
+            self._errors += 1
+            self._log("launcher.error", traceback=traceback.format_exc(), count=self._errors)
+            if self._errors >= _MOST_ERRORS:
+                raise
 
     def _timeout(self) -> float | None:
         timers = self._timers
@@ -100,7 +115,7 @@ class Loop:
         while timers and timers[0][0] <= moment:
             timer = heapq.heappop(timers)[2]
             if timer.call is not None:
-                timer.call()
+                self._guard(timer.call)
 
     def _on_wake(self) -> None:
         try:

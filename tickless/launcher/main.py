@@ -71,7 +71,7 @@ def serve(home: str, ready: int = -1) -> None:
     processes.become_subreaper()
     null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     spawner = Spawner(folder=folder, base_env=base_environment(os.environ), null=null, open_files=_raise_open_files())
-    loop = Loop()
+    loop = Loop(log)
     place = Place(
         folder=folder,
         host=socket.gethostname(),
@@ -83,8 +83,8 @@ def serve(home: str, ready: int = -1) -> None:
     loop.on_signal(signal.SIGCHLD, launcher.child_exited)
     loop.on_signal(signal.SIGTERM, launcher.stop_all)
     loop.on_signal(signal.SIGINT, launcher.stop_all)
-    launcher.zygotes.start_base()
     recover(launcher, log)
+    launcher.zygotes.start_base()
     launcher.settle()
     Server(loop, _listen(folder), launcher, log)
     log("launcher.started", pid=os.getpid(), home=home, boot_id=place.boot_id)

@@ -112,8 +112,9 @@ class Server:
             for message in connection.reader.feed(data):
                 if not self._on_message(connection, message):
                     return
-        except BadMessage as error:
-            self._log("connection.broken", error=str(error))
+        except Exception as error:
+            # Whatever it is, this peer's next message would fare no better; it connects again and starts afresh.
+            self._log("connection.broken", error=str(error) if isinstance(error, BadMessage) else repr(error))
             self._close(connection)
 
     def _on_message(self, connection: _Connection, message: ToLauncher) -> bool:

@@ -161,8 +161,7 @@ class Launcher:
             if self._to_start and not self.is_stopping:
                 starting, self._to_start = self._to_start, []
                 for attempt in starting:
-                    if attempt.phase is Phase.WAITING:
-                        self._start(attempt)
+                    self._start(attempt)
             elif self._to_release:
                 self._release()
             else:
@@ -195,11 +194,20 @@ class Launcher:
             self._to_start.append(attempt)
 
     def _start(self, attempt: Attempt) -> None:
+        if attempt.phase is not Phase.WAITING:
+            return  # it was stopped or forgotten since
         failpoint.hit("launcher.before_fork")
-        if attempt.order.kind is TaskKind.PYTHON:
-            self.zygotes.start(attempt)
-        else:
-            self._spawn(attempt, lambda log, gate: self._spawner.command(attempt.order, attempt.workspace, log, gate))
+        try:
+            if attempt.order.kind is TaskKind.PYTHON:
+                self.zygotes.start(attempt)
+            else:
+                self._spawn(
+                    attempt, lambda log, gate: self._spawner.command(attempt.order, attempt.workspace, log, gate)
+                )
+        except Exception as error:
+            # Our own bug, met by this order: it must end, and the others must not wait for it.
+            self._log("launcher.error", attempt_id=attempt.id, error=repr(error))
+            self.cannot_start(attempt, f"internal error of the launcher: {error!r}")
 
     def start_fresh(self, attempt: Attempt) -> None:
         """A Python task in an interpreter of its own."""

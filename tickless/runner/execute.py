@@ -15,7 +15,7 @@ from tickless.model.order import Order
 from tickless.model.state import AttemptState, EndReason
 from tickless.runner.encode import NotJson, encode_value
 from tickless.runner.trace import format_user_traceback, tell
-from tickless.wire.outcome import Outcome, clean_text
+from tickless.wire.outcome import MAX_OUTPUT_BYTES, Outcome, clean_text
 
 
 def execute(order: Order) -> Outcome:
@@ -43,9 +43,8 @@ def _find(order: Order) -> Callable[[Mapping[str, Any]], Any]:
 def call(order: Order, function: Callable[[Mapping[str, Any]], Any], inputs: Mapping[str, Any]) -> Outcome:
     try:
         value = function(inputs)
-        output = (
-            encode_value(value, task_id=order.task_id, limit=order.max_output_bytes) if order.do_xcom_push else None
-        )
+        limit = min(order.max_output_bytes, MAX_OUTPUT_BYTES)
+        output = encode_value(value, task_id=order.task_id, limit=limit) if order.do_xcom_push else None
     except NotJson as error:
         tell(str(error))
         return _failed(order, EndReason.OUTPUT_REFUSED, str(error))

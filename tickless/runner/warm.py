@@ -43,8 +43,8 @@ def warm_up(folder: str) -> None:
         max_output_bytes=1024,
     )
     body = msgspec.json.encode(order)
-    os.mkdir(scratch, 0o700)
     try:
+        os.makedirs(scratch, 0o700, exist_ok=True)
         for _ in range(_ROUNDS):
             enter(decode_order(body), folder, workspace)
             os.pwrite(OUTCOME, encode_outcome(call(order, lambda inputs: {"a": [1, "b", 0.5, None]}, {})), 0)

@@ -58,7 +58,10 @@ def main() -> None:
     control.set_inheritable(False)
     _import_sdk()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # it is a real stream here
-    warm_up(folder)
+    try:
+        warm_up(folder)
+    except OSError:
+        pass  # a full disk; the tasks will say so
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # DAG zygotes are reaped by the kernel; the launcher watches them
     gc.collect()
     gc.freeze()

@@ -18,7 +18,8 @@ PROTOCOL_VERSION = 1
 MAX_FRAME_BYTES = 16 * 1024 * 1024
 
 _LENGTH = struct.Struct(">I")
-_encoder = msgspec.json.Encoder()
+encode = msgspec.json.Encoder().encode
+"""JSON of one message."""
 M = TypeVar("M")
 
 
@@ -28,7 +29,7 @@ class BadMessage(TicklessError):
 
 def encode_frame(message: object) -> bytes:
     """One message as a frame."""
-    body = _encoder.encode(message)
+    body = encode(message)
     if len(body) > MAX_FRAME_BYTES:
         raise BadMessage(f"a message of {len(body)} bytes is over the limit of {MAX_FRAME_BYTES}")
     return _LENGTH.pack(len(body)) + body

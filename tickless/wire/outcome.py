@@ -11,6 +11,8 @@ import msgspec
 from tickless.model.state import AttemptState, EndReason
 
 MAX_ERROR_BYTES = 16 * 1024
+MAX_OUTPUT_BYTES = 4 * 1024 * 1024
+"""No order may allow more: as a string inside a frame it may become twice as long."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
