@@ -117,6 +117,11 @@ def test_a_run_is_found_by_its_name_whatever_is_in_it(client: Client) -> None:
         (UserError, "POST", "/dags/etl/runs", {"conf": [1]}),
         (UserError, "POST", "/dags/etl/runs", {"logical_date": "2026-11-22T00:00:00"}),
         (UserError, "POST", "/dags/..%20/runs", {}),
+        (UserError, "POST", "/dags/etl/runs", {"conf": {"a": ["x\0"]}}),
+        (UserError, "POST", "/dags/etl/runs", {"conf": {"a": float("nan")}}),
+        (UserError, "POST", "/dags/etl/runs", {"conf": {"\ud800": 1}}),
+        (UserError, "POST", "/dags/etl/runs", {"conf": {"a": "x" * 2_000_000}}),
+        (UserError, "POST", "/dags/etl/runs", {"run_id": "two\nlines"}),
         (UserError, "PUT", "/pools/p", {"slots": -1}),
         (UserError, "GET", "/runs?state=sleeping", None),
         (InvariantBroken, "GET", "/nothing-here", None),
@@ -211,6 +216,20 @@ def test_a_client_that_goes_away_leaves_no_watcher_behind(daemon: Served, client
         connection.sendall(b"GET /api/v1/runs/%d/wait HTTP/1.1\r\nHost: x\r\n\r\n" % run)
         eventually(daemon.has_watchers)
     eventually(lambda: not daemon.has_watchers())
+
+
+def test_a_follower_that_leaves_before_the_start_leaves_no_watcher_behind(daemon: Served, client: Client) -> None:
+    run = start(client)["run"]
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(daemon.socket))
+        connection.sendall(b"GET /api/v1/runs/%d/tasks/work/logs?follow=true HTTP/1.1\r\nHost: x\r\n\r\n" % run)
+        eventually(daemon.has_watchers)
+    eventually(lambda: not daemon.has_watchers())
+
+
+def test_text_that_only_looks_like_a_nul_is_taken(client: Client) -> None:
+    run = start(client, conf={"pattern": "\\u0000", "name": "Zoë"})["run"]
+    assert client.get(f"/runs/{run}")["conf"] == {"pattern": "\\u0000", "name": "Zoë"}
 
 
 def test_a_log_is_followed_from_before_its_start_to_its_end(daemon: Served, client: Client) -> None:

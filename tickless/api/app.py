@@ -13,6 +13,8 @@ from tickless.api.base import Backend
 from tickless.api.routes import daemon, dag, pool, run, task, why
 
 PREFIX = "/api/v1"
+MAX_BODY_BYTES = 1024 * 1024
+"""A run's conf goes to each of its tasks, so it is no place for data."""
 
 _schema = APIRouter()
 
@@ -41,4 +43,4 @@ def make_app(backend: Backend) -> FastAPI:
 
 def create_app(backend: Backend) -> ASGIApp:
     """What the server serves."""
-    return problems.QuietlyFailed(make_app(backend))
+    return problems.QuietlyFailed(problems.BoundedBody(make_app(backend), MAX_BODY_BYTES))

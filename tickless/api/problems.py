@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tickless.errors import ConfigError, Conflict, NotFound, Refused, TicklessError, Unavailable, UserError
+from tickless.errors import ConfigError, Conflict, NotFound, Refused, TicklessError, Unavailable, Unstorable, UserError
 from tickless.telemetry.log import get_log
 
 log = get_log()
@@ -23,6 +23,7 @@ _BY_FAMILY: tuple[tuple[type[TicklessError], int, str], ...] = (
     (Refused, 409, "refused"),
     (ConfigError, 422, "bad_config"),
     (UserError, 422, "invalid"),
+    (Unstorable, 422, "invalid"),
     (Unavailable, 503, "unavailable"),
     (Conflict, 503, "unavailable"),  # the daemon is about to rebuild: asking again is right
     (TicklessError, 500, "internal"),
@@ -62,6 +63,26 @@ class QuietlyFailed:
             if not getattr(error, "_tickless_logged", False):
                 _log_bug(scope["method"], scope["path"], error)
                 raise  # uvicorn cuts the connection: an answer that is half out must not look whole
+
+
+class BoundedBody:
+    """Refuses a request whose body is over a limit, before anybody reads it into memory."""
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self._app = app
+        self._limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = dict(scope["headers"])
+        length = headers.get(b"content-length", b"0")
+        if b"transfer-encoding" in headers:
+            answer = problem(411, "invalid", "a request body needs a Content-Length")
+        elif not length.isdigit() or int(length) > self._limit:
+            answer = problem(413, "invalid", f"the request body is over the limit of {self._limit} bytes")
+        else:
+            await self._app(scope, receive, send)
+            return
+        await answer(scope, receive, send)
 
 
 async def _of_ours(_: Request, error: Exception) -> JSONResponse:

@@ -128,7 +128,10 @@ class Client:
             raise Unavailable(f"cannot connect to {self.path}: {error.strerror}") from error
         try:
             headers = {"Connection": "close", **({"Content-Type": "application/json"} if content else {})}
-            connection.request(method, target, content, headers)
+            try:
+                connection.request(method, target, content, headers)
+            except BrokenPipeError:
+                pass  # the daemon refused before it had read everything: its answer may be there
             response = connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
             raise _broke(error) from error
@@ -175,7 +178,7 @@ def _text(value: object) -> str | list[str]:
 
 
 def _broke(error: Exception | None) -> ConnectionBroke:
-    detail = f" ({error})" if error is not None and str(error) else ""
+    detail = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
     return ConnectionBroke(f"the connection to the daemon broke{detail}")
 
 

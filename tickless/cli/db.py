@@ -81,7 +81,9 @@ def _url_of_daemon(options: Options) -> str | None:
 def _database(options: Options) -> Database:
     from tickless.config.load import load
     from tickless.daemon.database import Database
+    from tickless.telemetry.log import configure
 
+    configure(level="warning", format="human")  # that a server was started for us is no news
     return Database(options.home, load(options.home, option=options.config))
 
 

@@ -3,7 +3,7 @@
 Add an event here, then run `python -m tickless.telemetry.reference`, which writes docs/log-events.md. A test greps
 the code base for names that are not here; under test a logger refuses them, and unknown keys too.
 
-In a sentence `{key}` is replaced; a part in [brackets] is left out when one of its keys is missing or None.
+In a sentence `{key}` is replaced; a part in [brackets] is left out when one of its keys is missing, None or 0.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ _SPECS = (
         "info",
         "attempt.finished",
         f"{_ATTEMPT} state reason exit_code signal queued_seconds run_seconds executor queue pool pid host error",
-        "  {task_id}: {state}[ in {run_seconds:.2f} s] (run {run}, try {try_number}[, exit code {exit_code}]"
+        "  {dag_id}.{task_id}: {state}[ in {run_seconds:.2f} s] (run {run}, try {try_number}[, exit code {exit_code}]"
         "[, signal {signal}])[: {error}]",
         "THE line of a finished attempt: everything about it, once. `error` is the first line of the error.",
     ),
@@ -200,7 +200,7 @@ _SPECS = (
         "warning",
         "attempt.lost",
         f"{_ATTEMPT} why lost_count executor host",
-        "  {task_id} of run {run}: attempt lost[: {why}]",
+        "  {dag_id}.{task_id} (run {run}): attempt lost[: {why}]",
         "Its process is certainly gone and its result unknown; it is run again up to max_lost_attempts.",
     ),
 )

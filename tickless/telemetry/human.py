@@ -43,7 +43,7 @@ def sentence(name: str, keys: Mapping[str, object]) -> str:
 
     def keep(part: re.Match[str]) -> str:
         fields = [field for _, field, _, _ in Formatter().parse(part[1]) if field]
-        return part[1] if all(keys.get(field) is not None for field in fields) else ""
+        return part[1] if all(keys.get(field) not in (None, 0) for field in fields) else ""
 
     return _filler.vformat(_OPTIONAL.sub(keep, spec.human), (), keys)
 

@@ -77,9 +77,9 @@ def test_an_unregistered_name_a_wrong_level_and_an_unknown_key_are_refused_under
 
 def test_human_lines_are_sentences_without_what_is_unknown(lines: Lines) -> None:
     set_up(lines, "human")
-    keys = {"task_id": "load", "run": 3, "try_number": 2, "state": "failed", "run_seconds": 1.5}
+    keys = {"dag_id": "etl", "task_id": "load", "run": 3, "try_number": 2, "state": "failed", "run_seconds": 1.5}
     get_log().info("attempt.finished", **keys, exit_code=3, error="boom\x1b[2J")
-    assert lines.take()[9:] == "  load: failed in 1.50 s (run 3, try 2, exit code 3): boom·[2J\n"
+    assert lines.take()[9:] == "  etl.load: failed in 1.50 s (run 3, try 2, exit code 3): boom·[2J\n"
     get_log().warning("launcher.lost")
     assert lines.take()[9:] == "warning: launcher is away\n"
 

@@ -41,13 +41,15 @@ class StartRunBody(BaseModel):
 async def start_run(backend: BackendOf, dag_id: str, body: StartRunBody, response: Response) -> RunStartedView:
     """Start a run; answered when it is committed. 200 instead of 201: the idempotency key had started it before."""
     check_id("dag_id", dag_id)
+    if body.run_id is not None and not body.run_id.isprintable():
+        raise UserError(f"run_id {body.run_id!r} has characters that cannot be shown")
     if body.logical_date is not None and body.logical_date.tzinfo is None:
         raise UserError("logical_date has no time zone", hint="Write it as 2026-11-22T00:00:00Z.")
     started = await backend.start_run(
         StartRun(
             dag_id=dag_id,
             run_id=body.run_id,
-            conf=json.dumps(body.conf, allow_nan=False),
+            conf=_conf_text(body.conf),
             logical_date=body.logical_date,
             idempotency_key=body.idempotency_key,
         )
@@ -106,6 +108,30 @@ async def wait_run(
     """
     await find_run(backend, run)
     return StreamingResponse(_progress(backend, run, timeout_seconds), media_type="application/x-ndjson")
+
+
+def _conf_text(conf: dict[str, Any]) -> str:
+    """The conf as JSON text that Postgres takes, or UserError."""
+    try:
+        text = json.dumps(conf, allow_nan=False, ensure_ascii=False)
+        text.encode()
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"conf cannot be stored: {error}") from error
+    if "\\u0000" in text and _has_nul(conf):  # the cheap look first: it also finds a backslash before u0000
+        raise UserError("conf cannot be stored: it has a NUL character")
+    return text
+
+
+def _has_nul(value: Any) -> bool:
+    match value:
+        case str():
+            return "\0" in value
+        case dict():
+            return any(_has_nul(part) for item in value.items() for part in item)
+        case list():
+            return any(_has_nul(part) for part in value)
+        case _:
+            return False
 
 
 async def _progress(backend: Backend, run: int, timeout_seconds: float | None) -> AsyncIterator[bytes]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Annotated
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from typing import Annotated, TypeVar
 
-from fastapi import APIRouter, Query
+import anyio
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 
 from tickless.api.access import Access, access
@@ -14,12 +16,13 @@ from tickless.api.context import BackendOf, find_instance, find_run, page_size
 from tickless.api.views import AttemptView, Page, TaskView
 from tickless.api.watch import Watcher
 from tickless.core.decision import AttemptEnded
-from tickless.errors import NotFound
+from tickless.errors import NotFound, TicklessError
 from tickless.model.id import UNMAPPED, RunKey, TaskId, TaskKey
 from tickless.model.row import AttemptRow
 from tickless.model.state import FINISHED_TASK_STATES, LIVE_ATTEMPT_STATES, TaskState
 
 router = APIRouter(tags=["tasks"])
+T = TypeVar("T")
 
 _LOG_TYPE = "text/plain; charset=utf-8"
 MapIndex = Annotated[int, Query(ge=UNMAPPED, lt=2**31)]
@@ -59,6 +62,7 @@ async def list_attempts(
 
 @router.get("/runs/{run}/tasks/{task_id}/logs", response_class=StreamingResponse, **access(Access.READ))
 async def read_log(
+    request: Request,
     backend: BackendOf,
     run: int,
     task_id: str,
@@ -79,7 +83,7 @@ async def read_log(
     if attempt is None and (try_number or attempt_id):
         raise NotFound(f"{key} has no such attempt", hint="`tickless task list` shows the number of the latest try.")
     if attempt is None and follow and info.row.state not in FINISHED_TASK_STATES:
-        attempt = await _wait_for_attempt(backend, key)
+        attempt = await _while_connected(request, partial(_wait_for_attempt, backend, key))
     if attempt is None:
         raise NotFound(f"{key} has not run: it is {info.row.state}", hint=f"`tickless why {run} {task_id}` says why.")
     headers = {"Tickless-Attempt": str(attempt.attempt_id), "Tickless-Try": str(attempt.try_number)}
@@ -109,6 +113,28 @@ async def _wait_for_attempt(backend: Backend, key: TaskKey) -> AttemptRow | None
                 return attempt
             await watcher.wake.wait()
             watcher.take()
+
+
+async def _while_connected(request: Request, wait: Callable[[], Awaitable[T]]) -> T | None:
+    """What `wait` returns, or None if the client leaves before: nobody else cuts an answer that has not begun."""
+
+    async def watch() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        tasks.cancel_scope.cancel()
+
+    found: T | None = None
+    failure: TicklessError | None = None  # kept out of the group, which would wrap it
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(watch)
+        try:
+            found = await wait()
+        except TicklessError as error:
+            failure = error
+        tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    return found
 
 
 async def _follow(backend: Backend, attempt: AttemptRow, offset: int) -> AsyncIterator[bytes]:
