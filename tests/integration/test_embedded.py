@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import anyio
 import asyncpg
@@ -254,16 +255,18 @@ async def test_committed_rows_survive_kill_9_of_the_postmaster(home: Path) -> No
         connection.terminate()
 
 
-async def test_a_stale_pid_file_that_names_a_stranger_does_not_keep_the_server_from_starting(home: Path) -> None:
+async def test_stale_lock_files_that_name_a_stranger_do_not_keep_the_server_from_starting(home: Path) -> None:
+    """In a container the stranger is often the dead postmaster itself, which PID 1 has not reaped yet."""
     async with running(home) as server:
         owner = server.data.stat()
+        sockets = Path(str(parse_qs(urlsplit(server.dsn).query)["host"][0]))
         await kill(server)
         # Of the same user: Postgres itself would take it for a running server.
         stranger = start_sleeping(owner.st_uid, owner.st_gid)
         try:
-            pid_file = server.data / "postmaster.pid"
-            lines = pid_file.read_text().splitlines()
-            pid_file.write_text("\n".join([str(stranger.pid), *lines[1:]]) + "\n")
+            for lock_file in (server.data / "postmaster.pid", sockets / ".s.PGSQL.5432.lock"):
+                lines = lock_file.read_text().splitlines()
+                lock_file.write_text("\n".join([str(stranger.pid), *lines[1:]]) + "\n")
             assert not server.is_running()
             assert not (await server.start()).is_adopted
         finally:

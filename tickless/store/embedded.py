@@ -39,7 +39,15 @@ from tickless.store.binaries import Binaries, find_binaries, make_reachable
 from tickless.store.connect import connect
 from tickless.store.home import make_home
 from tickless.store.place import PORT, SHARED_ROOT, Place, find_base, log_path, make_place, make_shared_folder
-from tickless.store.postmaster import PidFile, exists, is_postmaster, processes_in, read_pid_file, wait_for_end
+from tickless.store.postmaster import (
+    PidFile,
+    exists,
+    first_pid,
+    is_postmaster,
+    processes_in,
+    read_pid_file,
+    wait_for_end,
+)
 
 ROLE = DATABASE = "tickless"
 
@@ -154,7 +162,7 @@ class EmbeddedPostgres:
             is_created = False
             is_adopted = self.is_running() and await self._is_ready()
             if not is_adopted:
-                await self._clear_leftovers(place.data)
+                await self._clear_leftovers(place)
                 is_created = await self._launch(place)
             version = await self._make_database()
             pid = self.server_pid()
@@ -236,8 +244,9 @@ class EmbeddedPostgres:
 
     # Starting
 
-    async def _clear_leftovers(self, data: Path) -> None:
-        """Let the remains of a killed server end, and remove a pid file that would keep a new one from starting."""
+    async def _clear_leftovers(self, place: Place) -> None:
+        """Let the remains of a killed server end, and remove lock files that would keep a new one from starting."""
+        data = place.data
         with anyio.move_on_after(_ORPHAN_PATIENCE_SECONDS):
             while orphans := processes_in(data):
                 await wait_for_end(orphans[0])
@@ -246,10 +255,12 @@ class EmbeddedPostgres:
                 f"processes of a crashed server still work in {data}: {', '.join(map(str, orphans))}",
                 hint="They end with the statement they are in; or end them: kill " + " ".join(map(str, orphans)),
             )
-        stale = read_pid_file(data)
-        # With a free pid the server removes it itself, and frees the shared memory that it names.
-        if stale is not None and exists(stale.pid):
-            (data / "postmaster.pid").unlink()
+        # With a free pid the server removes them itself, and frees the shared memory that the first one names. It does
+        # not when the pid is a stranger's now, or its own dead server's that nobody has reaped yet.
+        for stale in (data / "postmaster.pid", place.sockets / f".s.PGSQL.{PORT}.lock"):
+            pid = first_pid(stale)
+            if pid is not None and exists(pid):
+                stale.unlink()
 
     async def _launch(self, place: Place) -> bool:
         """Start the server, True when that took making the data directory."""

@@ -34,6 +34,14 @@ def read_pid_file(data: Path) -> PidFile | None:
         return None
 
 
+def first_pid(lock_file: Path) -> int | None:
+    """The process that a lock file of a server names in its first line: postmaster.pid, or the one of its socket."""
+    try:
+        return int(lock_file.read_text().partition("\n")[0])
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+
+
 def is_postmaster(pid: int, data: Path) -> bool:
     """Whether `pid` is a live server process for exactly this data directory."""
     try:
