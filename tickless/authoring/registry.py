@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +51,26 @@ def callables(dag_id: str) -> Mapping[str, Callable[[Mapping[str, Any]], Any]]:
     dag = dags.get(dag_id)
     if dag is None:
         raise NotFound(f"DAG {dag_id!r} is not defined; the file defines {', '.join(map(repr, dags)) or 'none'}")
-    return {task_id: task.call for task_id, task in dag.tasks.items() if task.kind is TaskKind.PYTHON}  # type: ignore[attr-defined]  # kind PYTHON is PythonOperator
+    return _Callables(dag)
+
+
+class _Callables(Mapping[str, Callable[[Mapping[str, Any]], Any]]):
+    """A view, not a copy: whoever forks for one task must not touch, and so duplicate, the pages of all the others."""
+
+    def __init__(self, dag: DAG) -> None:
+        self._tasks = dag.tasks
+
+    def __getitem__(self, task_id: str) -> Callable[[Mapping[str, Any]], Any]:
+        task = self._tasks[task_id]
+        if task.kind is not TaskKind.PYTHON:
+            raise KeyError(task_id)
+        return task.call  # type: ignore[attr-defined,no-any-return]  # kind PYTHON is PythonOperator
+
+    def __iter__(self) -> Iterator[str]:
+        return (task_id for task_id, task in self._tasks.items() if task.kind is TaskKind.PYTHON)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 def warnings(file: str | None = None) -> list[str]:

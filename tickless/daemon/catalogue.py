@@ -33,12 +33,13 @@ class Catalogue:
         self._dags_of: dict[Key, set[str]] = {}
         self._files: dict[str, tuple[str, ...]] = {}  # folder -> its DAG files, once it has been synced
         self._folders = folders
+        self._seen: set[str] = set()
         self._unsaved: dict[Key, ImportProblem] = {}
         self._has_unsaved = anyio.Event()
         self.problems: dict[Key, ImportProblem] = {}
         """Import errors as they are now; `file` "" is a folder itself."""
         self.synced = anyio.Event()
-        """Every folder has been looked at once."""
+        """Every folder has been looked at once, be it in vain."""
 
     # ---- the sink -------------------------------------------------------------------------------------------------
 
@@ -61,6 +62,8 @@ class Catalogue:
 
     async def on_error(self, problem: ImportProblem) -> None:
         self._note((problem.folder, problem.file), problem if problem.error is not None else None)
+        if problem.file == "" and problem.error is not None:
+            self._looked_at(problem.folder)
 
     async def on_removed(self, folder: str, file: str) -> None:
         self._note((folder, file), None)
@@ -73,8 +76,12 @@ class Catalogue:
             log.warning("dag.import_warned", file=folder, warning=warning)
         if is_first:
             await self._clear_leftovers(folder)
-        if len(self._files) == self._folders:
-            self._drop_vanished()
+        self._drop_vanished()
+        self._looked_at(folder)
+
+    def _looked_at(self, folder: str) -> None:
+        self._seen.add(folder)
+        if len(self._seen) == self._folders:
             self.synced.set()
 
     # ---- telling the engine ---------------------------------------------------------------------------------------
@@ -83,8 +90,7 @@ class Catalogue:
         """A new term has begun: tell it everything."""
         for event in self._dags.values():
             self._tell(event)
-        if self.synced.is_set():
-            self._drop_vanished()
+        self._drop_vanished()
         self._unsaved.update(self.problems)
         self._has_unsaved.set()
 
@@ -113,7 +119,12 @@ class Catalogue:
                 self._tell(DagVanished(dag_id=dag_id))
 
     def _drop_vanished(self) -> None:
-        """DAGs of which only the database knows. One whose file is there but broken keeps its last good version."""
+        """DAGs of which only the database knows.
+
+        One whose file is there but broken keeps its last good version; while a folder cannot be read, all are kept.
+        """
+        if len(self._files) < self._folders:
+            return
         try:
             current = self._scheduler.engine.current
         except Unavailable:
