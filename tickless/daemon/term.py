@@ -31,7 +31,7 @@ from tickless.core.engine import Engine
 from tickless.daemon.orders import OrderRules, OutputCache, build_order
 from tickless.errors import InvariantBroken, TicklessError, Unavailable, Unstorable, UserError
 from tickless.executors.base import Executor
-from tickless.model.id import AttemptId, RunKey
+from tickless.model.id import UNMAPPED, AttemptId, RunKey
 from tickless.model.order import Order, StopOrder
 from tickless.model.report import Finished, Lost, Report, Started
 from tickless.model.row import AttemptRow, InstanceRow, RequestDone, RunRow, XComRow
@@ -337,16 +337,14 @@ class Term:
 
     # ---- doing ----------------------------------------------------------------------------------------------------
 
-    def _release(self, entries: Iterable[Entry]) -> None:
+    def _release(self, entries: Sequence[Entry]) -> None:
+        """What follows a commit: orders first, because somebody's next task waits for them; then replies and
+        acknowledgements; last what is only to be told."""
         launches: list[Launch] = []
         stops: dict[str, list[StopOrder]] = {}
         acks: dict[str, list[AttemptId]] = {}
+        told: list[AttemptEnded | RunChanged] = []
         for entry in entries:
-            outputs = {
-                (write.row.run, write.row.task_id): write.row.value
-                for write in entry.decision.writes
-                if isinstance(write.row, XComRow)
-            }
             for effect in entry.decision.effects:
                 match effect:
                     case Launch():
@@ -361,13 +359,10 @@ class Term:
                         if reporter is not None:
                             acks.setdefault(reporter, []).append(effect.attempt_id)
                     case AttemptEnded():
-                        row = effect.attempt
-                        if row.state is AttemptState.SUCCESS:
-                            self.outputs.put(row.run, row.task_id, outputs.get((row.run, row.task_id)))
-                        log_attempt(effect)
+                        self._remember_output(entry, effect)
+                        told.append(effect)
                     case RunChanged():
-                        log_run(effect)
-                self._publish(effect)
+                        told.append(effect)
         self._launch(launches)
         for name, orders in stops.items():
             if name in self._attached:
@@ -380,6 +375,18 @@ class Term:
         for name, attempt_ids in acks.items():
             if name in self._attached:
                 self._executors[name].ack(attempt_ids)
+        for news in told:
+            if isinstance(news, AttemptEnded):
+                log_attempt(news)
+            else:
+                log_run(news)
+            self._publish(news)
+
+    def _remember_output(self, entry: Entry, ended: AttemptEnded) -> None:
+        row = ended.attempt
+        if row.state is AttemptState.SUCCESS and row.map_index == UNMAPPED:
+            value = next((w.row.value for w in entry.decision.writes if isinstance(w.row, XComRow)), None)
+            self.outputs.put(row.run, row.task_id, value)
 
     def _launch(self, launches: Iterable[Launch]) -> None:
         """Send orders; those whose inputs are not at hand follow when they have been read."""
