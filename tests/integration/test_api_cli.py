@@ -132,6 +132,13 @@ def test_exit_codes_and_errors_with_json(daemon: Served, tickless: Tickless, wor
     assert "Traceback" not in tickless(*words, code=code).stderr
 
 
+@pytest.mark.parametrize("words", [[], ["run"], ["pools"]])
+def test_a_noun_alone_is_answered_with_its_help_on_stderr(tickless: Tickless, words: list[str]) -> None:
+    done = tickless(*words, code=2)
+    assert done.stdout == ""
+    assert done.stderr.startswith("Usage: tickless")
+
+
 def test_run_list_show_and_cancel(daemon: Served, tickless: Tickless) -> None:
     tickless("run", "start", "etl", "--run-id", "one")
     tickless("run", "start", "fan", "--run-id", "two")

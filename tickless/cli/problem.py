@@ -39,6 +39,9 @@ _BY_FAMILY: tuple[tuple[type[TicklessError], int, str], ...] = (
 
 def report(error: TicklessError | click.ClickException, *, is_json: bool, exit_code: int | None = None) -> int:
     """Print the error; returns the exit code (`exit_code` overrides that of the error's family)."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError) and not is_json:
+        print(error.format_message(), file=sys.stderr)
+        return USAGE
     if isinstance(error, click.ClickException):
         code, name, message, hint = error.exit_code, "usage", error.format_message(), _usage_hint(error)
     else:
