@@ -21,6 +21,7 @@ class Database:
         self._url = settings.database.url
         self._embedded = EmbeddedPostgres(home) if self._url is None else None
         self._home = home
+        self._is_held = False
         self.about = mask_dsn(self._url) if self._url is not None else "embedded"
         """One line for people, without password."""
 
@@ -51,10 +52,15 @@ class Database:
         await migrate(self.dsn, owns_database=self.is_embedded)
 
     async def revive(self) -> None:
-        """Start the private server again if it has died. Does nothing for a server that is not ours."""
-        if self._embedded is None or self._embedded.is_running():
+        """Start the private server again if it has died. Does nothing for a server that is not ours.
+
+        The first time also when it is running: it is adopted then, which waits until it answers (it may be recovering
+        from the crash that killed our predecessor) and keeps others from stopping it.
+        """
+        if self._embedded is None or (self._is_held and self._embedded.is_running()):
             return
         found = await self._embedded.start()
+        self._is_held = True
         event = "database.adopted" if found.is_adopted else "database.started"
         log.info(event, folder=str(self._embedded.data), version=found.version, pid=found.pid)
 
