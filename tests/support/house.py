@@ -119,7 +119,7 @@ class House:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if error is not None:
+        if error is not None and not getattr(error, "__notes__", None):
             error.add_note(self.story())
         self.close()
 
@@ -164,7 +164,8 @@ class House:
                 return False
             return bool(status["is_ready"]) and status["dags"] >= len(self.plans)
 
-        eventually(ready, "a daemon that is ready")
+        with self._telling():
+            eventually(ready, "a daemon that is ready")
         for name, slots in self.pools.items():
             self.patiently(lambda name=name, slots=slots: self.client.put(f"/pools/{name}", {"slots": slots}))  # type: ignore[misc]  # mypy does not see the default's type
 
@@ -336,12 +337,12 @@ class House:
     def frozen(self, pids: Collection[int]) -> Iterator[None]:
         """SIGSTOP; at the end SIGCONT."""
         for pid in pids:
-            _signal(pid, signal.SIGSTOP)
+            send_signal(pid, signal.SIGSTOP)
         try:
             yield
         finally:
             for pid in pids:
-                _signal(pid, signal.SIGCONT)
+                send_signal(pid, signal.SIGCONT)
 
     # ---- judging --------------------------------------------------------------------------------------------------
 
@@ -377,7 +378,8 @@ class House:
                 return False
             return all(row["state"] in ("success", "failed") for row in rows)
 
-        eventually(finished, f"the end of {'all' if runs is None else runs} runs")
+        with self._telling():
+            eventually(finished, f"the end of {'all' if runs is None else runs} runs")
 
     def check(self) -> Findings:
         """Wait for rest, then assert every invariant."""
@@ -395,8 +397,18 @@ class House:
         found.other += [str(event) for event in self.events() if event["event"] in NEVER_LOGGED]
         if "Traceback" in (log := self._log.read_text()):
             found.other.append(log[log.index("Traceback") :][:3000])
-        assert not list(found), "\n".join(found)
+        with self._telling():
+            assert not list(found), "\n".join(found)
         return found
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """A house that outlives its tests says itself what happened in it."""
+        try:
+            yield
+        except AssertionError as error:
+            error.add_note(self.story())
+            raise
 
     def _check_rest(self) -> None:
         """I11, and two audits of the resting house (I10)."""
@@ -420,15 +432,15 @@ class House:
             postmaster = self.postmaster_pid()
             for process in left:
                 if process.kind != "postgres":
-                    _signal(process.pid, signal.SIGKILL)
+                    send_signal(process.pid, signal.SIGKILL)
             if postmaster is not None:
-                _signal(postmaster, signal.SIGCONT)
-                _signal(postmaster, signal.SIGQUIT)
+                send_signal(postmaster, signal.SIGCONT)
+                send_signal(postmaster, signal.SIGQUIT)
             for process in left:
                 if process.kind == "postgres":
-                    _signal(process.pid, signal.SIGCONT)
+                    send_signal(process.pid, signal.SIGCONT)
                     if postmaster is None:
-                        _signal(process.pid, signal.SIGQUIT)
+                        send_signal(process.pid, signal.SIGQUIT)
             assert time.monotonic() < deadline, f"still there: {left}"
             time.sleep(0.02)
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -441,7 +453,8 @@ def _read(path: str) -> bytes:
         return b""
 
 
-def _signal(pid: int, number: int) -> None:
+def send_signal(pid: int, number: int) -> None:
+    """To one process; one that has gone meanwhile is no error."""
     try:
         os.kill(pid, number)
     except ProcessLookupError:

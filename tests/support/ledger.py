@@ -240,8 +240,9 @@ def _check_runs(found: Findings, lines: Sequence[Line], rows: Rows, plans: Mappi
         if run["state"] != plan.run_state:
             found.lost.append(f"{name} is {run['state']}, not {plan.run_state}")
         if states[run["key"]] != plan.tasks:
-            got = {task: state for task, state in states[run["key"]].items() if plan.tasks.get(task) != state}
-            found.lost.append(f"{name}: {got} instead of {({task: plan.tasks.get(task) for task in got})}")
+            wrong = {task: state for task, state in states[run["key"]].items() if plan.tasks.get(task) != state}
+            missing = plan.tasks.keys() - states[run["key"]].keys()
+            found.lost.append(f"{name}: {wrong} should be otherwise, {missing or 'nothing'} is missing")
         for task_id, value in plan.outputs.items():
             if outputs.get((run["key"], task_id)) != value:
                 found.lost.append(f"{name}: the output of {task_id} is {outputs.get((run['key'], task_id))}")
