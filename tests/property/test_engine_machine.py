@@ -19,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from tests.support.world import World
 from tickless.core import engine as engine_module
+from tickless.core import events
 from tickless.model.dag import DagSpec, TaskKind, TaskSpec
 from tickless.model.limit import Limits, Routing
 from tickless.model.state import AttemptState, TriggerRule
@@ -217,8 +218,6 @@ class EngineMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.world.has_more)
     @rule()
     def work_on(self) -> None:
-        from tickless.core import events
-
         self.world.offer(events.WorkContinued())
 
     @precondition(lambda self: self.world.batch)
@@ -278,7 +277,9 @@ class EngineMachine(RuleBasedStateMachine):
 
 
 PROFILE: dict[str, Any] = (
-    {"max_examples": int(os.environ.get("TICKLESS_EXAMPLES", "3000")), "stateful_step_count": 80} if IS_CHAOS else {"max_examples": 150, "stateful_step_count": 40}
+    {"max_examples": int(os.environ.get("TICKLESS_EXAMPLES", "3000")), "stateful_step_count": 80}
+    if IS_CHAOS
+    else {"max_examples": 150, "stateful_step_count": 40}
 )
 
 TestEngine = EngineMachine.TestCase
@@ -291,4 +292,5 @@ TestEngine.settings = settings(
     suppress_health_check=list(HealthCheck),
     phases=(Phase.explicit, Phase.generate, Phase.shrink),
 )
-TestEngine.pytestmark = [pytest.mark.timeout(7_200)] if IS_CHAOS else []
+if IS_CHAOS:
+    pytestmark = pytest.mark.timeout(7_200)

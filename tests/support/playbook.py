@@ -143,8 +143,15 @@ class Playbook:
         """Start a run; `options` are those of StartRun."""
         return self.when(commands.StartRun(dag_id=dag_id, **options), drain=drain)
 
-    def start_many(self, count: int, dag_id: str = "dag") -> list[Outcome]:
-        return [self.start(dag_id, run_id=f"{dag_id}-{number}") for number in range(count)]
+    def start_many(self, count: int, dag_id: str = "dag") -> None:
+        """Start runs; all are committed at once."""
+        decisions = []
+        for number in range(count):
+            command = commands.StartRun(dag_id=dag_id, run_id=f"{dag_id}-{number}")
+            decisions.append(self.engine.step(command, self.clock.now()))
+            while decisions[-1].more:
+                decisions.append(self.engine.step(events.WorkContinued(), self.clock.now()))
+        self.store.flush_now(self.engine.epoch, [write for decision in decisions for write in decision.writes])
 
     def begin(self, *labels: str) -> Outcome:
         """The latest attempts of these tasks passed their start gate."""

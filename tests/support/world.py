@@ -10,17 +10,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from tests.support.builders import decode_spec, parsed
 from tests.support.clock import VirtualClock
 from tests.support.picture import owed, picture, semaphores, told
 from tests.support.trigger_rules import FAIL, RUN, SKIP, WAIT, possible_verdicts, slow_verdict
 from tickless.core import commands, events
-from tickless.core.decision import AckReport, Decision, Launch, RunChanged, StopAttempt
+from tickless.core.decision import AckReport, Decision, Launch, StopAttempt
 from tickless.core.engine import Engine
 from tickless.core.timers import RetryDue
-from tickless.errors import Conflict, Refused, Unavailable, UserError
+from tickless.errors import Conflict, Unavailable, UserError
 from tickless.model.dag import DEFAULT_POOL, DagSpec, TaskSpec
 from tickless.model.id import UNMAPPED, AttemptId, Epoch, RunKey, TaskId, TaskKey, VersionKey, epoch_of
 from tickless.model.limit import Limits, Routing
@@ -76,21 +76,23 @@ class Launcher:
 
     def end(self, attempt_id: AttemptId, state: AttemptState, reason: EndReason, output: str | None = None) -> Finished:
         started = self.started_reports.get(attempt_id)
-        return self._ended(
-            Finished(
-                attempt_id=attempt_id,
-                at=self.clock.now(),
-                state=state,
-                reason=reason,
-                output=output,
-                started_at=started.at if started is not None else None,
-                pid=started.pid if started is not None else None,
-                host="here" if started is not None else None,
-            )
+        report = Finished(
+            attempt_id=attempt_id,
+            at=self.clock.now(),
+            state=state,
+            reason=reason,
+            output=output,
+            started_at=started.at if started is not None else None,
+            pid=started.pid if started is not None else None,
+            host="here" if started is not None else None,
         )
+        self._ended(report)
+        return report
 
     def lose(self, attempt_id: AttemptId) -> Lost:
-        return self._ended(Lost(attempt_id=attempt_id, at=self.clock.now(), why="killed -9"))
+        report = Lost(attempt_id=attempt_id, at=self.clock.now(), why="killed -9")
+        self._ended(report)
+        return report
 
     def ack(self, attempt_id: AttemptId) -> None:
         self.unacked.pop(attempt_id, None)
@@ -99,12 +101,11 @@ class Launcher:
         """What it says after a hello."""
         return [*(self.started_reports[each] for each in self.running), *self.unacked.values()]
 
-    def _ended(self, report: Finished | Lost) -> Finished | Lost:  # type: ignore[type-var]
+    def _ended(self, report: Finished | Lost) -> None:
         attempt_id = AttemptId(report.attempt_id)
         (self.waiting if attempt_id in self.waiting else self.running).remove(attempt_id)
         self.to_stop.pop(attempt_id, None)
         self.unacked[attempt_id] = report
-        return report
 
 
 @dataclass
@@ -143,6 +144,10 @@ class Rows:
 
 class World:
     """See the module's docstring. Every public method is one move; each leaves all invariants checked."""
+
+    engine: Engine
+    rows: Rows
+    wake_at: datetime | None
 
     def __init__(self, limits: Limits, routing: Routing) -> None:
         self.clock = VirtualClock()
@@ -239,8 +244,8 @@ class World:
         strangers = set(self.launcher.alive) - committed
         assert not strangers, f"attempts {strangers} would be killed: they run, but their rows are not live"
         self.link = self.launcher.inventory()
-        for limit_name in self.specs:
-            self.offer(parsed(self.specs[limit_name]))
+        for spec in self.specs.values():
+            self.offer(parsed(spec))
         self.counts["restarts"] += 1
 
     def _new_engine(self, epoch: Epoch) -> Engine:
@@ -542,8 +547,8 @@ class World:
 
     def check_restore(self) -> None:
         """I9: an engine restored from the committed rows equals the one that has lived through it all."""
-        if self.is_stopping or any(pool.reserved_for for pool in self.engine.pools.values()):
-            return  # neither the wish to stop nor a reservation is in the rows
+        if self.is_stopping:
+            return  # that wish is not in the rows
         self.drain()
         self.flush()
         twin = self._new_engine(Epoch(self.store.epoch + 1))
@@ -619,6 +624,3 @@ class World:
 
     def _finished_runs(self) -> list[RunRow]:
         return [row for row in self.rows.runs.values() if row.state in FINISHED_RUN_STATES]
-
-
-__all__ = ["Launcher", "Refused", "Rows", "RunChanged", "World"]

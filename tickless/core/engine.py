@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import assert_never
 
 from tickless.core import commands, events
-from tickless.core.admission import Admission, Group, Needs, Semaphore
+from tickless.core.admission import Admission, Group, Lane, Needs, Semaphore
 from tickless.core.commands import RunStarted
 from tickless.core.decision import (
     AckReport,
@@ -33,7 +33,7 @@ from tickless.core.readiness import Verdict, judge
 from tickless.core.record import Attempt, DagState, Instance, Run
 from tickless.core.retry import judge_end, next_try_at
 from tickless.core.snapshot import Snapshot
-from tickless.core.timers import AgeingDue, RetryDue, TimeoutDue, Timer, TimerHeap
+from tickless.core.timers import RetryDue, TimeoutDue, Timer, TimerHeap
 from tickless.errors import NotFound, Refused, UserError
 from tickless.model.dag import DagSpec, TaskKind
 from tickless.model.id import UNMAPPED, AttemptId, Epoch, RunKey, TaskKey, VersionKey, make_attempt_id
@@ -153,8 +153,7 @@ class Engine:
         self._arm_timeout(attempt)
         if instance is None:
             self._stop(attempt, EndReason.STOPPED)  # its run is over; nobody waits for it
-            return
-        if row.state is AttemptState.QUEUED:
+        elif row.state is AttemptState.QUEUED:
             self._effects.append(
                 Launch(attempt_id=row.attempt_id, key=row.key, executor=row.executor, try_number=row.try_number)
             )
@@ -231,9 +230,6 @@ class Engine:
     def _conclude(self, reply: RunStarted | None = None) -> Decision:
         self._work_agenda()
         self._admit_waiting()
-        for pool, since in self.admission.wide_waiters:
-            self.timers.arm(since + timedelta(seconds=self.limits.pool_ageing_seconds), AgeingDue(pool.scope))
-        self.admission.wide_waiters.clear()
         writes = self._writes
         for run, expected in self._touched_runs.items():
             run.row = run.image()
@@ -265,7 +261,7 @@ class Engine:
         if self.is_stopping:
             return
         for _ in range(ADMISSION_SLICE):
-            admitted = self.admission.next_admitted(self._now)
+            admitted = self.admission.next_admitted(self._now, self.limits.pool_ageing_seconds)
             if admitted is None:
                 return
             self._launch(*admitted)
@@ -460,8 +456,15 @@ class Engine:
         signature = (spec.pool, spec.pool_slots, spec.queue)
         group = run.groups.get(signature)
         if group is None:
-            group = run.groups[signature] = Group(run, signature, self._needs(run, *signature))
+            needs = self._needs(run, *signature)
+            group = run.groups[signature] = Group(run, signature, needs, self._lane(run, signature, needs))
         self.admission.wait(instance, group)
+
+    def _lane(self, run: Run, signature: tuple[str, int, str], needs: Needs) -> Lane:
+        """One per signature; one per DAG and signature when DAGs are limited over all their runs."""
+        if self.limits.max_active_tasks_per_dag_total is None:
+            return self.admission.lane(signature, needs[2:])
+        return self.admission.lane((run.row.dag_id, *signature), needs[1:])
 
     def _finish(self, instance: Instance, happening: Happening, reason: str | None) -> None:
         """An instance reaches a finished state; its downstream is told, and its run may end."""
@@ -510,7 +513,8 @@ class Engine:
             pool_slots=spec.pool_slots,
             queued_at=self._now,
             timeout_seconds=spec.execution_timeout_seconds,
-            log_path=f"{run.row.dag_id}/{key.run}/{key.task_id}{suffix}/{instance.try_number}-{attempt_id}.log",
+            # One folder per run: making a folder costs more than half of making the file.
+            log_path=f"{run.row.dag_id}/{key.run}/{key.task_id}{suffix}.{instance.try_number}-{attempt_id}.log",
         )
         attempt = Attempt(row, instance, needs)
         self.attempts[attempt_id] = attempt
@@ -636,12 +640,6 @@ class Engine:
                 attempt = self.attempts.get(attempt_id)
                 if attempt is not None:
                     self._stop(attempt, EndReason.TIMEOUT)
-            case AgeingDue(name):
-                pool = self.pools.get(name)
-                if pool is not None:
-                    since = self.admission.reserve_if_aged(pool, self._now, self.limits.pool_ageing_seconds)
-                    if since is not None:
-                        self.timers.arm(since + timedelta(seconds=self.limits.pool_ageing_seconds), timer)
             case _:
                 assert_never(timer)
 
@@ -665,8 +663,8 @@ class Engine:
 
     def _resize(self, semaphore: Semaphore, limit: int) -> None:
         semaphore.limit = limit
-        if semaphore.reserved_for is not None and semaphore.reserved_for.weight_on(semaphore) > limit:
-            semaphore.reserved_for = None  # it can never fit now and must not close the pool for all
+        if semaphore.reserved is not None and semaphore.reserved.weight_on(semaphore) > limit:
+            semaphore.reserved = None  # it can never fit now and must not close the pool for all
         self.admission.freed([semaphore])
 
     def _on_limits_changed(self, event: events.LimitsChanged) -> None:
@@ -685,6 +683,8 @@ class Engine:
         for instance in waiting:
             self.admission.leave(instance)
             instance.run.groups.clear()
+            instance.run.slots.parked.clear()
+        self.admission.forget_lanes()
         for instance in waiting:
             self._wait_for_slots(instance)
 

@@ -29,14 +29,7 @@ class TimeoutDue:
     attempt_id: AttemptId
 
 
-@dataclass(frozen=True, slots=True)
-class AgeingDue:
-    """The head of this pool may have waited long enough to reserve it."""
-
-    pool: str
-
-
-Timer = RetryDue | TimeoutDue | AgeingDue
+Timer = RetryDue | TimeoutDue
 
 
 class TimerHeap:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.support.playbook import Playbook
@@ -11,7 +13,7 @@ from tickless.errors import NotFound, Refused
 from tickless.model.dag import DagSpec
 from tickless.model.limit import Limits, Routing
 from tickless.model.report import Finished, Lost, Started
-from tickless.model.state import AttemptState, EndReason
+from tickless.model.state import AttemptState, EndReason, RunState
 
 
 def test_a_chain_runs_in_order_and_ends_its_run() -> None:
@@ -201,8 +203,10 @@ def test_a_report_of_an_attempt_that_never_was_is_stale_and_acknowledged() -> No
 
 def test_time_passing_and_work_continued_are_harmless_at_any_moment() -> None:
     book = Playbook("a >> b", retries=1)
-    for drive in (book.start, lambda: book.begin("a"), lambda: book.finish("a", "failed")):
-        drive()
+    reports = (lambda: book.started("a"), lambda: book.finished("a", "failed"))
+    book.start()
+    for report in reports:
+        book.when(report())
         book.when(events.TimePassed()).expect_nothing()
         book.when(events.WorkContinued()).expect_nothing()
 
@@ -381,6 +385,18 @@ def test_many_retries_due_at_once_are_bounded_per_step() -> None:
     assert len(outcome.launched) == width
     for decision in outcome.decisions:
         assert len(decision.writes) <= 2 * ADMISSION_SLICE + AGENDA_SLICE
+
+
+def test_an_attempt_whose_run_is_over_is_stopped_at_each_restart_until_it_ends() -> None:
+    book = Playbook("a")
+    book.start()
+    row = book.run()
+    book.store.runs[row.key] = replace(row, state=RunState.FAILED)  # an operator's hand UPDATE
+    book.restart().expect("stop a for stopped")
+    book.restart().expect("stop a for stopped")
+    assert book.engine.parallelism.used == 1
+    book.finish("a").expect()
+    assert book.is_idle
 
 
 # ---- DAGs and their versions -------------------------------------------------------------------------------------
