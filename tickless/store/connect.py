@@ -34,6 +34,9 @@ else:
 
 SCHEMA = "tickless"
 
+DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+"""Whatever the driver raises; `map_error` says what of it is ours."""
+
 _CONNECT_TIMEOUT = timedelta(seconds=10)
 _SELF_TEST_SECONDS = 2.0
 
@@ -139,7 +142,7 @@ async def check_server(connection: Connection, *, dsn: str, schema: str = SCHEMA
     try:
         is_pooled = await _require_sessions(connection, dsn)
         facts = await connection.fetchrow(_FACTS, schema)
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+    except DRIVER_ERRORS as error:
         raise _explain(error, dsn) from error
     assert facts is not None
     if facts["encoding"] != "UTF8":
@@ -206,6 +209,9 @@ def map_error(error: BaseException) -> TicklessError | None:
             return Unstorable(_first_line(error), sqlstate="22000")
         case asyncpg.InterfaceError() if "clos" in str(error):  # "connection is closed", "… was closed in the middle …"
             return Unavailable("the connection to Postgres is closed")
+        case asyncpg.InternalClientError():
+            # "cannot switch to state …": the server's farewell came unasked, just before our next statement.
+            return Unavailable(f"the connection to Postgres is out of step: {_first_line(error)}")
         case ssl.SSLCertVerificationError():
             return UserError(
                 f"the certificate of the Postgres server is not trusted: {_first_line(error)}",
@@ -326,7 +332,7 @@ async def _keep_settings(connection: Connection, dsn: str, wanted: Mapping[str, 
             await _require_sessions(connection, dsn)
             for name, value in wanted.items():
                 await connection.execute("select set_config($1, $2, false)", name, value)
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+    except DRIVER_ERRORS as error:
         raise _explain(error, dsn) from error
 
 

@@ -22,7 +22,7 @@ import asyncpg
 from anyio.abc import TaskStatus
 
 from tickless.errors import Conflict, Unavailable
-from tickless.store.connect import Connection, connect, map_error
+from tickless.store.connect import DRIVER_ERRORS, Connection, connect, map_error
 from tickless.store.listener import CHANNEL, FIRST_BACKOFF, LAST_BACKOFF
 from tickless.store.migrate import LOCK_CLASS
 from tickless.store.pool import SEARCH_PATH
@@ -121,7 +121,7 @@ class Leader:
             if was_held:
                 with anyio.move_on_after(5):
                     await connection.execute(_RESIGN, LOCK_CLASS, self._shard_id, CHANNEL)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+        except DRIVER_ERRORS:
             pass  # the session is gone, and the lock with it
         finally:
             connection.terminate()
@@ -212,7 +212,7 @@ class Leader:
         try:
             with anyio.fail_after(patience):
                 return await self._connection.fetchrow(statement, *arguments)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:  # TimeoutError is an OSError
+        except DRIVER_ERRORS as error:  # TimeoutError is an OSError
             raise (map_error(error) or error) from error
 
     async def _execute(self, statement: str, *arguments: object) -> None:

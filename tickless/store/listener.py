@@ -20,11 +20,10 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import anyio
-import asyncpg
 from anyio.abc import TaskStatus
 
 from tickless.errors import Unavailable, UserError
-from tickless.store.connect import Connection, connect, map_error
+from tickless.store.connect import DRIVER_ERRORS, Connection, connect, map_error
 from tickless.store.pool import SEARCH_PATH
 from tickless.store.sql import query
 from tickless.telemetry.log import get_log
@@ -121,7 +120,7 @@ class Listener:
             connection.add_termination_listener(lambda _: lost.set())
             with anyio.fail_after(self._probe_patience):
                 await connection.add_listener(self._channel, self._hear)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        except DRIVER_ERRORS as error:
             connection.terminate()
             raise (map_error(error) or error) from error
         except BaseException:
@@ -146,7 +145,7 @@ class Listener:
             try:
                 if not await connection.fetchval(_PROBE, self._channel, self._nonce):
                     return False
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            except DRIVER_ERRORS:
                 return False
             await self._came_back.wait()
         return not patience.cancelled_caught

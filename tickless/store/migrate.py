@@ -22,7 +22,7 @@ from importlib.resources import files
 import asyncpg
 
 from tickless.errors import InvariantBroken, Unavailable, UserError
-from tickless.store.connect import SCHEMA, Connection, connect, map_error
+from tickless.store.connect import DRIVER_ERRORS, SCHEMA, Connection, connect, map_error
 from tickless.store.pool import SEARCH_PATH
 from tickless.store.sql import query
 
@@ -100,7 +100,7 @@ async def migrate(dsn: str, *, owns_database: bool = False) -> list[str]:
         if owns_database:
             await _set_search_path(connection)
         await connection.execute(_UNLOCK, LOCK_CLASS, _MIGRATION_LOCK)
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+    except DRIVER_ERRORS as error:
         raise (map_error(error) or error) from error
     finally:
         # Nothing is left to lose, and closing politely would wait for a server that may be stuck.

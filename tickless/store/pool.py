@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from tickless.errors import Unavailable, Unstorable, UserError
-from tickless.store.connect import Connection, connect, map_error
+from tickless.store.connect import DRIVER_ERRORS, Connection, connect, map_error
 
 if TYPE_CHECKING:
     Record = asyncpg.Record
@@ -61,7 +61,7 @@ class ReadPool:
         try:
             async with self._pool.acquire() as connection:
                 yield connection  # type: ignore[misc]  # a proxy of the driver's with the same methods
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        except DRIVER_ERRORS as error:
             ours = map_error(error)
             if isinstance(ours, Unstorable) and ours.sqlstate[:2] == "22":
                 # A NUL in a name, a number of 70 bits: whoever asks for it asks in vain.

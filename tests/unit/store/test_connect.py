@@ -78,6 +78,7 @@ def test_a_refused_value_keeps_its_sqlstate_and_shows_no_row() -> None:
         (PermissionError(), UserError),
         (ssl.SSLCertVerificationError(), UserError),
         (ssl.SSLError(), Unavailable),
+        (asyncpg.InternalClientError("cannot switch to state 12; another operation (2) is in progress"), Unavailable),
         (KeyError("a bug of ours"), type(None)),
         (asyncio.CancelledError(), type(None)),
     ],
