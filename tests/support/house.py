@@ -214,7 +214,8 @@ class House:
         """Start a run, however often that has to be asked; its number. Raises Unavailable when the daemon is dead."""
         key = key or secrets.token_hex(8)
         body = {"idempotency_key": key}
-        started = self.patiently(lambda: self.client.post(f"/dags/{dag_id}/runs", body))
+        with self._telling():
+            started = self.patiently(lambda: self.client.post(f"/dags/{dag_id}/runs", body))
         self.accepted[key] = int(started["run"])
         return self.accepted[key]
 
@@ -412,7 +413,7 @@ class House:
         """A house that outlives its tests says itself what happened in it."""
         try:
             yield
-        except AssertionError as error:
+        except (AssertionError, Unavailable) as error:
             error.add_note(self.story())
             raise
 

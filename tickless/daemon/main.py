@@ -137,7 +137,7 @@ class Daemon:
         await self._database.open()
         dsn = self._database.dsn
         self._health.database, self._health.database_url = self._database.about, dsn
-        store = PostgresStore(dsn)
+        store = PostgresStore(dsn, on_lost=lambda: scheduler.store_lost())
         await store.open()
         reader = Reader(store.read())
         watch = RunWatch()

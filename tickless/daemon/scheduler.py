@@ -113,6 +113,11 @@ class Scheduler:
         if self._term is not None:
             self._term.clock_jumped()
 
+    def store_lost(self) -> None:
+        """The store's connection broke by itself: what follows is a rebuild, which brings a private Postgres back."""
+        if self._term is not None:
+            self._term.store_lost()
+
     async def wait_ready(self) -> None:
         """Return when a term is running."""
         await self._has_term.wait()

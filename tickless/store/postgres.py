@@ -17,7 +17,7 @@ Reading uses other connections (`read()`), so a large load does not hold up a fl
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -32,7 +32,7 @@ from tickless.errors import Conflict, TicklessError, Unavailable
 from tickless.model.id import Epoch, RunKey
 from tickless.store.base import ImportProblem, QuarantinedEvent, TriggerRequest
 from tickless.store.batch import Batch
-from tickless.store.connect import Connection, connect, map_error
+from tickless.store.connect import DRIVER_ERRORS, Connection, connect, map_error
 from tickless.store.loading import read_snapshot
 from tickless.store.pool import SEARCH_PATH, ReadPool
 from tickless.store.sql import query
@@ -75,8 +75,11 @@ class PostgresStore:
         shard_id: int = 1,
         lock_timeout: timedelta = timedelta(seconds=2),
         statement_timeout: timedelta = timedelta(seconds=15),
+        on_lost: Callable[[], None] | None = None,
     ) -> None:
+        """`on_lost` is called when the writer's connection breaks by itself: writing is over until the next epoch."""
         self._dsn = dsn
+        self._on_lost = on_lost
         self._shard_id = shard_id
         self._lock_timeout = lock_timeout
         self._statement_timeout = statement_timeout
@@ -196,7 +199,7 @@ class PostgresStore:
             return await writer.fetchval(statement, *arguments)
         except asyncpg.LockNotAvailableError:
             raise  # rolled back for certain: the connection is as good as before
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        except DRIVER_ERRORS as error:
             ours = self._explain(error)
             if ours is None:
                 self._drop_writer()
@@ -239,18 +242,25 @@ class PostgresStore:
         raise _blocked(blockers, self._lock_timeout) from failure
 
     async def _open_writer(self) -> Connection:
-        return await connect(
+        writer = await connect(
             self._dsn,
             application_name="tickless writer",
             statement_timeout=self._statement_timeout,
             lock_timeout=self._lock_timeout,
             settings=_WRITER_SETTINGS,
         )
+        writer.add_termination_listener(self._hear_end)
+        return writer
 
     def _drop_writer(self) -> None:
         if self._writer is not None:
-            self._writer.terminate()  # close() would wait for a server that may not answer
-            self._writer = None
+            writer, self._writer = self._writer, None
+            writer.terminate()  # close() would wait for a server that may not answer
+
+    def _hear_end(self, connection: object) -> None:
+        """Called by the driver in the loop; of a writer that we dropped ourselves we know."""
+        if connection is self._writer and self._on_lost is not None:
+            self._on_lost()
 
     def _explain(self, error: BaseException) -> TicklessError | None:
         if isinstance(error, asyncpg.PostgresError) and error.sqlstate in _OUR_CONFLICTS:

@@ -1,0 +1,184 @@
+"""Postgres killed, frozen, restarted, and its backends ended one by one: tasks go on, and their ends count."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.house import House, eventually, is_alive, send_signal
+from tests.support.ledger import Limits
+from tests.support.workload import DAGS, HELD, HELD_PLAN, HELD_TASKS, PLANS, POOLS
+from tickless.errors import Unavailable
+
+# Long enough for every statement and probe that was under way to be noticed; the timeouts themselves are 10 to 20 s.
+FREEZE_SECONDS = 30.0 if os.environ.get("TICKLESS_CHAOS") else 3.0
+
+
+@pytest.fixture(scope="module")
+def house() -> Iterator[House]:
+    """One for all outages: each test leaves it running and at rest."""
+    dags, plans = DAGS | {"held.py": HELD}, PLANS | {"held": HELD_PLAN}
+    limits = Limits(parallelism=16, dag_concurrency=HELD_TASKS)
+    with House(dags, plans, limits=limits, pools=POOLS, config="") as house:
+        house.start()
+        yield house
+
+
+@pytest.fixture
+def held(house: House) -> Iterator[dict[int, int]]:
+    """Attempts that run until the test lets them go, with their pids."""
+    house.ledger.go.unlink(missing_ok=True)
+    before = set(house.ledger.started())
+    house.run("held")
+
+    def running() -> dict[int, int] | None:
+        found = {a: line.pid for a, line in house.ledger.started().items() if a not in before}
+        return found if len(found) == HELD_TASKS else None
+
+    yield eventually(running, "running tasks")
+    house.ledger.go.touch()
+
+
+def assert_untouched(house: House, held: dict[int, int]) -> None:
+    """They were all running through it, and their ends count."""
+    rows = {row["attempt_id"]: (row["pid"], row["state"]) for row in house.rows().attempts}
+    assert {a: rows[a] for a in held} == {a: (pid, "success") for a, pid in held.items()}
+
+
+def backend(house: House, application: str) -> int | None:
+    statement = "select pid from pg_stat_activity where application_name = $1 and pid <> pg_backend_pid()"
+    return next((int(row["pid"]) for row in house.query(statement, f"tickless {application}")), None)
+
+
+def postmaster(house: House) -> int:
+    return eventually(house.postmaster_pid, "a postmaster")
+
+
+def test_a_killed_postgres_is_started_again_while_tasks_run(house: House, held: dict[int, int]) -> None:
+    keys = [house.ask("diamond") for _ in range(3)]
+    killed = postmaster(house)
+    os.kill(killed, signal.SIGKILL)
+    for pid in house.postgres_pids():
+        send_signal(pid, signal.SIGKILL)
+    keys += [house.ask("flaky") for _ in range(2)]
+    house.ledger.go.touch()  # their ends come while there is no Postgres
+    for key in keys[:3]:
+        house.run("diamond", key)
+    for key in keys[3:]:
+        house.run("flaky", key)
+    house.check()
+    assert postmaster(house) != killed
+    assert_untouched(house, held)
+
+
+def test_a_killed_postgres_is_started_again_by_an_idle_daemon(house: House) -> None:
+    """Nobody asks for anything: others use this database, too, and a request by SQL must not find it gone."""
+    killed = postmaster(house)
+    os.kill(killed, signal.SIGKILL)
+    eventually(lambda: not is_alive(killed))
+    eventually(lambda: house.postmaster_pid() not in (None, killed), "another postmaster", 30)
+    eventually(lambda: trigger(house, "diamond"), "a database that takes requests")
+    house.check()
+
+
+def test_a_postgres_that_is_shut_down_is_started_again(house: House, held: dict[int, int]) -> None:
+    """By a hand that has no business there; with a clean shutdown, which says goodbye to every connection."""
+    stopped = postmaster(house)
+    os.kill(stopped, signal.SIGINT)
+    eventually(lambda: not is_alive(stopped))
+    house.ledger.go.touch()
+    for dag_id in PLANS:
+        house.run(dag_id)
+    house.check()
+    assert_untouched(house, held)
+
+
+def test_a_crashed_backend_takes_all_others_along_and_they_come_back(house: House, held: dict[int, int]) -> None:
+    """kill -9 of one: the postmaster ends all sessions and recovers."""
+    for dag_id in PLANS:
+        house.run(dag_id)
+    before = postmaster(house)
+    writer = eventually(lambda: backend(house, "writer"), "a writer")
+    os.kill(writer, signal.SIGKILL)
+    for dag_id in PLANS:
+        house.run(dag_id)
+    house.ledger.go.touch()
+    house.check()
+    assert_untouched(house, held)
+    assert postmaster(house) == before
+
+
+def test_a_frozen_postgres_delays_and_loses_nothing(house: House, held: dict[int, int]) -> None:
+    keys = {dag_id: house.ask(dag_id) for dag_id in PLANS}
+    with house.frozen(house.postgres_pids()):
+        house.ledger.go.touch()  # their ends are reported to a daemon that cannot commit
+        eventually(lambda: not [pid for pid in held.values() if is_alive(pid)], "their ends")
+        daemon = house.daemon.pid
+        wait(house, FREEZE_SECONDS)
+    for dag_id, key in keys.items():
+        house.run(dag_id, key)
+    house.check()
+    assert house.daemon.pid == daemon
+    assert_untouched(house, held)
+
+
+@pytest.mark.parametrize("application", ["writer", "listener", "leader", "reader"])
+def test_a_terminated_backend_is_replaced(house: House, application: str) -> None:
+    old = eventually(lambda: backend(house, application), f"a {application}")
+    for dag_id in PLANS:
+        house.ask(dag_id)
+    end_backends(house, application)
+    trigger(house, "diamond")  # perhaps while nobody listens
+    for dag_id in PLANS:
+        house.run(dag_id)
+    if application == "reader":
+        house.client.get("/runs")
+    new = eventually(lambda: backend(house, application) not in (None, old), f"another {application}")
+    assert new
+    house.check()
+
+
+def test_backends_terminated_over_and_over_under_load_lose_nothing(house: House) -> None:
+    for application in ("writer", "reader", "leader", "writer", "listener", "writer"):
+        for dag_id in PLANS:
+            house.run(dag_id)
+        end_backends(house, application)
+    house.check()
+
+
+def test_requests_by_sql_are_each_served_once_through_an_outage_of_the_listener(house: House) -> None:
+    for _ in range(5):
+        trigger(house, "flaky")
+        end_backends(house, "listener")
+        trigger(house, "diamond")
+    house.check()
+
+
+def trigger(house: House, dag_id: str) -> bool:
+    key = secrets.token_hex(8)
+    try:
+        house.query("select tickless.trigger_dag($1, idempotency_key => $2)", dag_id, key)
+    except Unavailable:
+        return False
+    house.accepted[key] = 0
+    return True
+
+
+def end_backends(house: House, application: str) -> None:
+    house.query(
+        "select pg_terminate_backend(pid) from pg_stat_activity where application_name = $1", f"tickless {application}"
+    )
+
+
+def wait(house: House, seconds: float) -> None:
+    """The length of an outage is what the test is about; the daemon must live through it."""
+    import time
+
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        assert house.is_up
+        time.sleep(0.05)
