@@ -22,6 +22,7 @@ run: $(READY)  ## Start everything with the four examples running, in the foregr
 	@$(BIN)/tickless dev examples --home $(HOME_FOLDER) \
 		--start etl_csv --start fan_out_files --start branch_bash --start flaky_retries $(ARGS)
 
+test: export TICKLESS_STRICT_EVENTS := 1
 test: $(READY)  ## Run the tests, on a private Postgres
 	$(BIN)/python -m pytest -m 'not chaos' $(ARGS)
 
