@@ -158,6 +158,23 @@ def test_requests_by_sql_are_each_served_once_through_an_outage_of_the_listener(
     house.check()
 
 
+def test_rows_changed_by_hand_are_found_by_the_audit_and_believed() -> None:
+    """RAM is a cache: when the two differ, what is committed counts, and nobody has to restart anything."""
+    with House({"held.py": HELD}, {"held": HELD_PLAN}) as house:
+        house.start()
+        run = house.run("held")
+        eventually(lambda: len(house.ledger.started()) == HELD_TASKS, "running tasks")
+        house.query("update task_instance set lost_count = 7 where dag_run_key = $1 and task_id = 'py3'", run)
+        eventually(lambda: house.events("flush.conflicted"), "the audit")
+        assert "py3" in house.events("audit.found")[0]["difference"]
+        house.ledger.go.touch()
+        house.wait_finished()
+        assert house.is_up
+        assert {row["state"] for row in house.rows().attempts} == {"success"}
+        (row,) = house.query("select lost_count from task_instance where task_id = 'py3'")
+        assert row["lost_count"] == 7
+
+
 def trigger(house: House, dag_id: str) -> bool:
     key = secrets.token_hex(8)
     try:

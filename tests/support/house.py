@@ -142,7 +142,7 @@ class House:
         with self._log.open("ab") as log:
             self._daemon = subprocess.Popen(
                 [sys.executable, "-P", "-m", "tickless", *words, "--home", str(self.home)],
-                env=env | {"PYTHONPATH": str(ROOT)} | (points.env if points is not None else {}),
+                env=env | {"PYTHONPATH": str(ROOT), "TICKLESS_STRICT_EVENTS": "1"} | (points.env if points is not None else {}),
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -116,7 +116,7 @@ class Scheduler:
     def store_lost(self) -> None:
         """The store's connection broke by itself: what follows is a rebuild, which brings a private Postgres back."""
         if self._term is not None:
-            self._term.store_lost()
+            self._term.abandon(Unavailable("the connection to Postgres ended"))
 
     async def wait_ready(self) -> None:
         """Return when a term is running."""

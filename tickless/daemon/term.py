@@ -105,7 +105,7 @@ class Term:
         self._timer_at: datetime | None = None
         self._continuing = False
         self._failure: tuple[Input, str, RunKey | None] | None = None
-        self._is_store_lost = False
+        self._doom: TicklessError | None = None
         self._reporter: dict[AttemptId, str] = {}  # who is to be told that its report is committed
         self._unlaunched: set[AttemptId] = set()  # decided, not committed
         self._unended: set[AttemptId] = set()  # end decided, not committed
@@ -225,9 +225,9 @@ class Term:
             self._arm(None)
             self.offer(events.TimePassed())
 
-    def store_lost(self) -> None:
-        """The store can write no more; an idle term would not notice by itself, and nobody would bring it back."""
-        self._is_store_lost = True
+    def abandon(self, why: TicklessError) -> None:
+        """End the term, also an idle one: somebody has seen that it is worth nothing any more."""
+        self._doom = self._doom or why
         self._has_work.set()
 
     # ---- committing -----------------------------------------------------------------------------------------------
@@ -241,8 +241,8 @@ class Term:
                 try:
                     while True:
                         await self._has_work.wait()
-                        if self._is_store_lost:
-                            raise Unavailable("the connection to Postgres ended")
+                        if self._doom is not None:
+                            raise self._doom
                         await self._flush_next()
                 finally:
                     tasks.cancel_scope.cancel()
