@@ -1,0 +1,192 @@
+"""Sabotages of the core: each is noticed by a test that says so, and most by the state machine as well."""
+
+from __future__ import annotations
+
+from tests.planted.runner import Sabotage
+
+ENGINE = "tickless/core/engine.py"
+ADMISSION = "tickless/core/admission.py"
+READINESS = "tickless/core/readiness.py"
+RETRY = "tickless/core/retry.py"
+MACHINE = "tests/property/test_engine_machine.py"
+UNIT = "tests/unit/core/test_engine.py::"
+LIMIT = "tests/unit/core/test_admission.py::"
+
+SABOTAGES = [
+    Sabotage(
+        name="slot_freed_at_stop",
+        file=ENGINE,
+        old="        attempt.stop_requested_at = self._now\n",
+        new="        attempt.stop_requested_at = self._now\n"
+        "        [each.give_back(weight) for each, weight in attempt.holds]\n"
+        "        self.admission.freed([each for each, _ in attempt.holds])\n"
+        "        attempt.holds = ()\n",
+        tests=(MACHINE, UNIT + "test_a_timeout_stops_the_attempt_and_its_slots_stay_taken_until_it_ends"),
+    ),
+    Sabotage(
+        name="started_is_never_stale",
+        file=ENGINE,
+        old="if attempt is None or attempt.state is not AttemptState.QUEUED:",
+        new="if attempt is None:",
+        tests=(MACHINE, UNIT + "test_late_and_doubled_reports_are_stale_and_acknowledged"),
+    ),
+    Sabotage(
+        name="stale_end_not_acknowledged",
+        file=ENGINE,
+        old="        self._effects.append(AckReport(attempt_id=attempt_id))\n        if attempt is None:\n",
+        new="        if attempt is not None:\n"
+        "            self._effects.append(AckReport(attempt_id=attempt_id))\n"
+        "        if attempt is None:\n",
+        tests=(MACHINE, UNIT + "test_late_and_doubled_reports_are_stale_and_acknowledged"),
+    ),
+    Sabotage(
+        name="ack_before_the_end_is_decided",
+        file=ENGINE,
+        old="        self._touch_attempt(attempt)\n        attempt.state = AttemptState.RUNNING\n",
+        new="        self._touch_attempt(attempt)\n        attempt.state = AttemptState.RUNNING\n"
+        "        self._effects.append(AckReport(attempt_id=attempt.id))\n",
+        tests=(MACHINE,),
+    ),
+    Sabotage(
+        name="lost_attempt_counts_as_success",
+        file=ENGINE,
+        old="attempt.error = AttemptState.LOST, EndReason.LOST, report.why",
+        new="attempt.error = AttemptState.SUCCESS, EndReason.LOST, report.why",
+        tests=(UNIT + "test_a_lost_attempt_is_run_again_without_spending_a_try",),
+    ),
+    Sabotage(
+        name="lost_attempts_re_run_for_ever",
+        file=ENGINE,
+        old="instance.lost_count += is_lost",
+        new="instance.lost_count += 0",
+        tests=(UNIT + "test_a_lost_attempt_is_run_again_without_spending_a_try",),
+    ),
+    Sabotage(
+        name="retry_loses_its_due_time",
+        file=ENGINE,
+        old="elif instance.state is TaskState.UP_FOR_RETRY and instance.due_at is not None:",
+        new="elif False:",
+        tests=(MACHINE, UNIT + "test_a_restart_in_each_state_goes_on_where_it_was"),
+    ),
+    Sabotage(
+        name="one_retry_too_many",
+        file=RETRY,
+        old="try_number <= task.retries",
+        new="try_number <= task.retries + 1",
+        tests=(UNIT + "test_a_task_without_tries_left_fails_its_run",),
+    ),
+    Sabotage(
+        name="admission_ignores_all_or_none",
+        file=ADMISSION,
+        old="for semaphore, weight in lane.needs if semaphore.refuses(weight, group)), None)",
+        new="for semaphore, weight in lane.needs[:1] if semaphore.refuses(weight, group)), None)",
+        tests=(MACHINE, LIMIT + "test_a_task_takes_all_its_slots_or_none"),
+    ),
+    Sabotage(
+        name="pool_slots_count_as_one",
+        file=ENGINE,
+        old="(self._pool(pool), pool_slots)",
+        new="(self._pool(pool), 1)",
+        tests=(MACHINE, LIMIT + "test_a_pool_is_shared_and_pool_slots_weigh"),
+    ),
+    Sabotage(
+        name="dag_concurrency_not_counted",
+        file=ADMISSION,
+        old="            for each in group.run.groups.values() if group.run.slots.refuses(1, None) else (group,):\n",
+        new="            group.run.slots.used -= 1\n            for each in (group,):\n",
+        tests=(MACHINE, LIMIT + "test_parallelism_3_and_dag_concurrency_2_let_exactly_2_of_3_run"),
+    ),
+    Sabotage(
+        name="max_active_runs_off_by_one",
+        file=ENGINE,
+        old="while dag.queued and not dag.active_runs.refuses(1, None)",
+        new="while dag.queued and not dag.active_runs.refuses(0, None)",
+        tests=(MACHINE, LIMIT + "test_max_active_runs_lets_runs_start_in_the_order_of_their_making"),
+    ),
+    Sabotage(
+        name="pool_resize_wakes_nobody",
+        file=ENGINE,
+        old="        self.admission.freed([semaphore])\n",
+        new="",
+        tests=(MACHINE, LIMIT + "test_a_raised_pool_wakes_as_many_as_fit_in_priority_order"),
+    ),
+    Sabotage(
+        name="freed_slot_wakes_nobody",
+        file=ENGINE,
+        old="        self.admission.freed(semaphore for semaphore, _ in attempt.holds)\n",
+        new="",
+        tests=(MACHINE, LIMIT + "test_parallelism_3_and_dag_concurrency_2_let_exactly_2_of_3_run"),
+    ),
+    Sabotage(
+        name="aged_wide_task_overtaken_for_ever",
+        file=ADMISSION,
+        old="                semaphore.reserved = first\n",
+        new="                return None\n",
+        tests=(LIMIT + "test_narrow_tasks_overtake_a_wide_one_until_it_has_aged",),
+    ),
+    Sabotage(
+        name="waiters_moved_one_by_one",
+        file=ENGINE,
+        old="return self.admission.lane(signature, needs[2:])",
+        new="return self.admission.lane((run.key, *signature), needs[2:])",
+        tests=(LIMIT + "test_waiters_that_need_two_full_things_are_not_carried_from_one_to_the_other",),
+    ),
+    Sabotage(
+        name="restore_forgets_holds",
+        file=ENGINE,
+        old="        for semaphore, weight in holds:\n            semaphore.take(weight)\n",
+        new="",
+        tests=(MACHINE, LIMIT + "test_an_attempt_keeps_the_slots_of_the_executor_that_it_started_on"),
+    ),
+    Sabotage(
+        name="restore_forgets_scheduled_waiters",
+        file=ENGINE,
+        old="            if instance.state is TaskState.SCHEDULED and run.frozen is None:\n"
+        "                self._wait_for_slots(instance)\n"
+        "            elif",
+        new="            if",
+        tests=(MACHINE, LIMIT + "test_a_reservation_holds_again_after_a_restart"),
+    ),
+    Sabotage(
+        name="restore_forgets_the_cut_off_making",
+        file=ENGINE,
+        old="        self._agenda.append(self._create_instances(run))\n\n    # ---- the step",
+        new="\n    # ---- the step",
+        tests=(MACHINE, UNIT + "test_a_wide_dag_is_finished_after_a_restart_half_way"),
+    ),
+    Sabotage(
+        name="restore_owes_no_launch",
+        file=ENGINE,
+        old="        elif row.state is AttemptState.QUEUED:\n",
+        new="        elif False:\n",
+        tests=(MACHINE, UNIT + "test_a_restart_in_each_state_goes_on_where_it_was"),
+    ),
+    Sabotage(
+        name="attempt_ids_start_anew",
+        file=ENGINE,
+        old="attempt_id = make_attempt_id(self.epoch, self._last_attempt)",
+        new="attempt_id = make_attempt_id(Epoch(1), self._last_attempt)",
+        tests=(MACHINE,),
+    ),
+    Sabotage(
+        name="admits_after_sigterm",
+        file=ENGINE,
+        old="        if self.is_stopping:\n            return\n        for _ in range(ADMISSION_SLICE)",
+        new="        for _ in range(ADMISSION_SLICE)",
+        tests=(MACHINE, UNIT + "test_nothing_is_admitted_after_stop_admitting"),
+    ),
+    Sabotage(
+        name="cancel_skips_what_still_runs",
+        file=ENGINE,
+        old="            if attempt is not None:\n                self._stop(attempt, EndReason.STOPPED)\n",
+        new="            if attempt is not None:\n                pass\n",
+        tests=(MACHINE, UNIT + "test_cancel_stops_what_runs_and_skips_the_rest"),
+    ),
+    Sabotage(
+        name="one_success_runs_on_a_skip",
+        file=READINESS,
+        old="        case TriggerRule.ONE_SUCCESS:\n            if success:",
+        new="        case TriggerRule.ONE_SUCCESS:\n            if success or skipped:",
+        tests=("tests/unit/core/test_readiness.py", MACHINE),
+    ),
+]
