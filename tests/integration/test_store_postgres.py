@@ -153,7 +153,8 @@ async def test_taking_the_epoch_waits_for_a_flush_in_flight(dsn: str, epoch: Epo
 
 async def test_an_old_writer_that_hangs_is_terminated_and_its_flush_never_commits(dsn: str, epoch: Epoch) -> None:
     outcome: list[TicklessError | None] = []
-    async with opened(dsn, lock_timeout=timedelta(seconds=30)) as old, opened(dsn) as other:
+    second = timedelta(seconds=1)
+    async with opened(dsn, lock_timeout=30 * second) as old, opened(dsn, lock_timeout=second) as other:
         old_epoch = await old.take_epoch("old:1")
 
         async def flush() -> None:
@@ -183,6 +184,18 @@ async def test_only_the_recorded_backend_is_terminated(dsn: str, store: Postgres
     assert await store.take_epoch("again:1") > epoch
 
 
+async def test_a_backend_that_only_has_the_recorded_number_is_left_alone(
+    dsn: str, store: PostgresStore, epoch: Epoch
+) -> None:
+    """Process numbers come again: the recorded one may be anybody's by now."""
+    async with connected(dsn) as bystander:
+        await bystander.execute("update shard set backend_pid = pg_backend_pid(), backend_start = '2000-01-01'")
+        async with _holding(dsn, "select from shard for update"):
+            with pytest.raises(Unavailable):
+                await store.take_epoch("again:1")
+        assert await bystander.fetchval("select true")
+
+
 # ---- unknown outcomes ---------------------------------------------------------------------------------------------
 
 
@@ -209,6 +222,19 @@ async def test_a_backend_terminated_in_the_middle_of_a_flush_leaves_nothing(dsn:
         again = await store.take_epoch("mine:1")
         assert [row.key for row in (await store.load()).runs] == [1]
         await store.flush(again, new(run(2)))
+
+
+async def test_after_unavailable_there_is_no_writing_until_the_next_epoch(dsn: str, epoch: Epoch) -> None:
+    """Also where the connection would still be good, as after a statement_timeout."""
+    late = {"lock_timeout": timedelta(seconds=30), "statement_timeout": timedelta(milliseconds=100)}
+    async with opened(dsn, **late) as store:
+        mine = await store.take_epoch("mine:1")
+        async with _holding(dsn):
+            with pytest.raises(Unavailable, match="statement timeout"):
+                await store.flush(mine, [change(run(created_upto=1), RunState.RUNNING)])
+        assert not store.is_writable
+        again = await store.take_epoch("mine:1")
+        await store.flush(again, [change(run(created_upto=1), RunState.RUNNING)])
 
 
 async def test_a_committed_flush_whose_answer_is_lost_is_in_the_rows(
@@ -355,20 +381,19 @@ async def test_a_load_is_one_picture_while_flushes_go_on(dsn: str, store: Postgr
 async def test_the_loop_turns_while_a_large_state_is_loaded(dsn: str, store: PostgresStore, epoch: Epoch) -> None:
     for start in range(0, 20_000, 2_000):
         await store.flush(epoch, new(*(instance(f"t{number}") for number in range(start, start + 2_000))))
-    longest = 0.0
+    turns = 0
 
     async def watch() -> None:
-        nonlocal longest
-        last = anyio.current_time()
+        nonlocal turns
         while True:
             await anyio.lowlevel.checkpoint()
-            longest, last = max(longest, anyio.current_time() - last), anyio.current_time()
+            turns += 1
 
     async with anyio.create_task_group() as group:
         group.start_soon(watch)
         assert len((await store.load()).instances) == 20_001
         group.cancel_scope.cancel()
-    assert longest < 0.25, f"the loop stood still for {longest:.3f} s"
+    assert turns > 20_001 / 500, "at least one for each batch of rows"
 
 
 async def test_closing_is_quick_and_repeatable_and_ends_all_connections(dsn: str) -> None:
