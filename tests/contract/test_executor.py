@@ -216,6 +216,36 @@ async def test_stop_ends_the_whole_group_and_says_why(bench: Bench) -> None:
     assert [pid for pid in pids if is_alive(int(pid))] == [], "left behind"  # type: ignore[union-attr]  # soon gives the list
 
 
+async def test_a_stop_gives_the_whole_group_its_grace(bench: Bench) -> None:
+    """The shell dies of its TERM at once; what it runs may still save its work."""
+    executor = await bench.connected()
+    order = bench.orders.bash(
+        """sh -c 'trap "sleep 0.2; touch saved; exit" TERM; touch armed; while :; do sleep 0.02; done'; true""",
+        cwd=str(bench.orders.bundle),
+    )
+    executor.submit([order])
+    await soon((bench.orders.bundle / "armed").exists)
+    executor.stop(stop(order))
+    end = await bench.sink.finished(order.attempt_id)
+    assert (end.reason, end.signal) == ("stopped", 15)
+    assert (bench.orders.bundle / "saved").exists(), "killed before its grace was over"
+
+
+async def test_what_ignores_term_outside_of_the_group_is_killed_after_the_grace(bench: Bench) -> None:
+    executor = await bench.connected()
+    order = bench.orders.bash(
+        "setsid sh -c 'trap \"\" TERM; echo $$ > pid; while :; do sleep 0.02; done' & wait",
+        kill_grace_seconds=0.3,
+        cwd=str(bench.orders.bundle),
+    )
+    executor.submit([order])
+    path = bench.orders.bundle / "pid"
+    await soon(lambda: path.exists() and path.read_text().strip())
+    executor.stop(stop(order))
+    assert (await bench.sink.finished(order.attempt_id)).reason is EndReason.STOPPED
+    assert not is_alive(int(path.read_text()))
+
+
 async def test_an_attempt_that_ignores_term_is_killed_after_its_grace(bench: Bench) -> None:
     executor = await bench.connected()
     order = bench.orders.bash(

@@ -44,6 +44,8 @@ class Attempt:
     started_monotonic: float = 0.0
     exit: Exit = field(default_factory=Exit)
     stop_reason: EndReason | None = None
+    kill_at: float = 0.0
+    """Monotonic; until then a stopped attempt's processes may end in their own time."""
     is_forgotten: bool = False
     zygote_crashes: int = 0
     timer: Timer | None = None

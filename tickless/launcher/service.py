@@ -128,10 +128,13 @@ class Launcher:
                 over.append(attempt_id)
                 continue
             attempt.is_forgotten = True
+            attempt.kill_at = 0.0
             if attempt.phase is Phase.WAITING:
                 self._end(attempt)
             elif attempt.phase is Phase.RUNNING:
                 self._signal(attempt, signal.SIGKILL)
+            elif not attempt.is_recovered:
+                self._sweeper.sweep(attempt)  # it may have been given a grace that is over now
         if over:
             self.spool.append(AckedRecord(over))
 
@@ -306,7 +309,6 @@ class Launcher:
                 return
             pid = seen.si_pid
             if pid in self._by_pid:
-                processes.signal_group(pid, signal.SIGKILL)  # while the zombie still holds the number
                 os.waitpid(pid, 0)
                 is_exit = seen.si_code == os.CLD_EXITED
                 how = Exit(code=seen.si_status) if is_exit else Exit(signal=seen.si_status)
@@ -317,7 +319,7 @@ class Launcher:
                 self._sweeper.reaped(pid)
 
     def exited(self, attempt_id: int, pid: int, how: Exit) -> None:
-        """Its process is dead, and its group has been killed."""
+        """Its process is dead."""
         attempt = self._by_pid.get(pid)
         if attempt is None or attempt.id != attempt_id:
             return  # told twice: by its zygote, and as our own child after the zygote's death
@@ -424,6 +426,7 @@ class Launcher:
         if stat is None or stat.is_dead:
             return  # it has ended by itself, and that is about to be heard
         attempt.stop_reason = reason
+        attempt.kill_at = time.monotonic() + attempt.order.kill_grace_seconds
         self._signal(attempt, signal.SIGTERM)
         self._signal(attempt, signal.SIGCONT)  # a stopped process would not act on it
         attempt.timer = self._loop.call_later(

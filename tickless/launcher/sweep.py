@@ -2,6 +2,8 @@
 
 Its leftovers have lost their parents, so they are our own children now (we are the subreaper), and they carry the
 attempt's mark. When one of them dies, its own children come to us in turn; so the sweep goes on until none is left.
+What an attempt leaves behind at its own end is killed at once. After a stop it has until the end of the grace: a shell
+dies of its TERM at once, while the program that it ran is still saving its work.
 
 Attempts of a former launcher are hunted instead: their leftovers went to init, so all of /proc is searched.
 """
@@ -10,7 +12,9 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
+from functools import partial
 
 from tickless.launcher import processes
 from tickless.launcher.attempt import Attempt
@@ -37,6 +41,7 @@ class Sweeper:
         self._log = log
         self._sweeping: dict[int, Attempt] = {}
         self._orphans: dict[int, int | None] = {}  # child of ours that is nobody's -> whose mark it carries
+        self._asked: set[int] = set()  # orphans of stopped attempts that have had their TERM
         self._is_due = False
         self._hunted: dict[int, Attempt] = {}
         self._prey: dict[int, int] = {}  # pidfd -> pid
@@ -49,6 +54,7 @@ class Sweeper:
     def reaped(self, pid: int) -> None:
         """A child that was no attempt has been reaped."""
         self._orphans.pop(pid, None)
+        self._asked.discard(pid)
         self._is_due = bool(self._sweeping)
 
     def run_once(self) -> None:
@@ -62,7 +68,7 @@ class Sweeper:
             if pid in known:
                 continue
             if self._orphans.get(pid) is None:
-                self._orphans[pid] = mark_of(pid)
+                self._orphans[pid] = self._owner_of(pid)
             owner = self._orphans[pid]
             if owner in self._sweeping:
                 left.setdefault(owner, []).append(pid)
@@ -70,10 +76,37 @@ class Sweeper:
             if attempt.id not in left:
                 self._finish(attempt)
                 continue
+            grace = attempt.kill_at - time.monotonic()
+            if attempt.stop_reason is not None and grace > 0:
+                self._ask(attempt, left[attempt.id])
+                if attempt.timer is None:
+                    attempt.timer = self._loop.call_later(grace, partial(self._grace_over, attempt))
+                continue
             for pid in left[attempt.id]:
                 processes.send_signal(pid, signal.SIGKILL)
             if attempt.timer is None:
-                attempt.timer = self._loop.call_later(_PATIENCE_SECONDS, lambda a=attempt: self._give_up(a))  # type: ignore[misc]  # mypy does not see the default's type
+                attempt.timer = self._loop.call_later(_PATIENCE_SECONDS, partial(self._give_up, attempt))
+
+    def _owner_of(self, pid: int) -> int | None:
+        """By its mark; where marks are forbidden, by the session that it may still be in."""
+        mark = mark_of(pid)
+        if mark is None and (stat := processes.read_stat(pid)):
+            return next((a.id for a in self._sweeping.values() if a.pid == stat.session), None)
+        return mark
+
+    def _ask(self, attempt: Attempt, pids: list[int]) -> None:
+        """The group has had its TERM; those outside of it get theirs now, once."""
+        for pid in pids:
+            stat = processes.read_stat(pid)
+            if pid not in self._asked and stat is not None and stat.group != attempt.pid:
+                processes.send_signal(pid, signal.SIGTERM)
+                processes.send_signal(pid, signal.SIGCONT)
+            self._asked.add(pid)
+
+    def _grace_over(self, attempt: Attempt) -> None:
+        attempt.timer = None
+        attempt.kill_at = 0.0
+        self._is_due = True
 
     def _give_up(self, attempt: Attempt) -> None:
         if attempt.id in self._sweeping:
@@ -104,7 +137,7 @@ class Sweeper:
             except OSError:
                 continue
             self._prey[pidfd] = pid
-            self._loop.add(pidfd, READ, lambda _mask, pidfd=pidfd: self._on_prey(pidfd))  # type: ignore[misc]  # mypy does not see the default's type
+            self._loop.add(pidfd, READ, partial(self._on_prey, pidfd))
             try:
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             except (ProcessLookupError, PermissionError):
@@ -112,7 +145,7 @@ class Sweeper:
         if self._hunted and not self._prey:
             self._loop.call_later(0.05, self._hunt_once)  # they died while we were looking
 
-    def _on_prey(self, pidfd: int) -> None:
+    def _on_prey(self, pidfd: int, _mask: int) -> None:
         if self._prey.pop(pidfd, None) is None:
             return
         self._loop.remove(pidfd)

@@ -6,8 +6,8 @@
 
 Each is single-threaded and has no event loop, no database and no socket but its control one, so that a fork of it is
 whole. A zygote ends when its control socket does; its attempts do not notice. It peeks at the exit of an attempt,
-kills what is left of its group while the zombie still holds the pid, tells the launcher, and only then reaps: so a
-zygote that dies in between leaves the exit status to the launcher, which is the next subreaper.
+tells the launcher, and only then reaps: a zygote that dies in between leaves the exit status to the launcher, which
+is the next subreaper.
 """
 
 from __future__ import annotations
@@ -196,10 +196,6 @@ class DagZygote:
             pid = seen.si_pid
             attempt_id = self._attempts.pop(pid, None)
             if attempt_id is not None:
-                try:
-                    os.killpg(pid, signal.SIGKILL)
-                except (ProcessLookupError, PermissionError):
-                    pass  # it left nothing, or something that is not ours any more
                 if seen.si_code == os.CLD_EXITED:
                     self._send(Packet(EXITED, attempt_id, pid, exit_code=seen.si_status))
                 else:

@@ -61,7 +61,7 @@ UNFIT = b"U"  # text: the import left something behind that a fork would break; 
 BROKEN = b"E"  # text: the traceback of the import; it has exited
 FORKED = b"F"  # attempt_id, pid: stands at its gate
 NOT_FORKED = b"N"  # attempt_id, text
-EXITED = b"X"  # attempt_id, pid, exit_code or signal: still a zombie while this is sent, its group has been killed
+EXITED = b"X"  # attempt_id, pid, exit_code or signal: still a zombie while this is sent
 
 
 def encode_packet(packet: Packet) -> bytes:
