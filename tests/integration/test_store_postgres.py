@@ -240,7 +240,6 @@ async def test_after_unavailable_there_is_no_writing_until_the_next_epoch(dsn: s
 async def test_a_committed_flush_whose_answer_is_lost_is_in_the_rows(
     store: PostgresStore, epoch: Epoch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(failpoint, "NAMES", failpoint.NAMES | {"store.after_flush"})
     monkeypatch.setattr(failpoint, "_armed", failpoint._parse("store.after_flush=raise"))
     with pytest.raises(failpoint.FailpointHit):
         await store.flush(epoch, new(run(2)))
@@ -251,7 +250,6 @@ async def test_a_committed_flush_whose_answer_is_lost_is_in_the_rows(
 async def test_the_failpoints_are_where_they_say(
     store: PostgresStore, epoch: Epoch, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(failpoint, "NAMES", failpoint.NAMES | {name})
     monkeypatch.setattr(failpoint, "_armed", failpoint._parse(f"{name}=raise"))
     monkeypatch.setattr(failpoint, "_hits", {})
     work = store.flush(epoch, new(run(2))) if name.endswith("flush") else store.take_epoch("again:1")

@@ -116,13 +116,20 @@ class PostgresStore:
             self._drop_writer()
             self._writer = await self._open_writer()
             try:
-                epoch = await self._call(_TAKE_EPOCH, self._shard_id, owner)
-            except asyncpg.LockNotAvailableError:
-                async with self._pool.connection() as connection:
-                    await connection.execute(_END_RECORDED_WRITER, self._shard_id)
-                epoch = await self._call_naming_blockers(_TAKE_EPOCH, self._shard_id, owner)
+                epoch = await self._raise_epoch(owner)
+            except BaseException:
+                self._drop_writer()
+                raise
             failpoint.hit("store.after_epoch")
             return Epoch(epoch)
+
+    async def _raise_epoch(self, owner: str) -> int:
+        try:
+            return int(await self._call(_TAKE_EPOCH, self._shard_id, owner))
+        except asyncpg.LockNotAvailableError:
+            async with self._pool.connection() as connection:
+                await connection.execute(_END_RECORDED_WRITER, self._shard_id)
+            return int(await self._call_naming_blockers(_TAKE_EPOCH, self._shard_id, owner))
 
     async def load(self) -> Snapshot:
         async with self._pool.connection() as connection:

@@ -241,6 +241,22 @@ async def test_a_flush_touches_its_rows_only_however_large_the_tables_were_when_
         await migrated_cluster.drop_database(dsn)
 
 
+async def test_updates_of_task_instances_stay_on_their_page(dsn: str) -> None:
+    """HOT: no index entry per update, and no vacuum needed to clean up after it."""
+    async with opened(dsn) as store, connected(dsn) as connection:
+        epoch = await store.take_epoch("host:1")
+        tasks = [f"t{number}" for number in range(50)]
+        await store.flush(epoch, new(version(), run(), *(instance(task) for task in tasks)))
+        for turn in range(20):
+            await store.flush(epoch, [change(instance(task, try_number=turn), TaskState.NONE, 0) for task in tasks])
+        await _tuples_read(store, connection)
+        query = "select n_tup_upd, n_tup_hot_upd from pg_stat_user_tables where relname = 'task_instance'"
+        row = await connection.fetchrow(query)
+        assert row is not None
+        assert row["n_tup_upd"] == 1_000
+        assert row["n_tup_hot_upd"] > 950
+
+
 async def _tuples_read(store: PostgresStore, connection: Connection) -> int:
     """Rows that the writer has read so far. Only since 15 can a backend be made to tell at once."""
     assert store._writer is not None
