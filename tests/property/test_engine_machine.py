@@ -33,6 +33,7 @@ PICK = st.integers(0, 30)
 DAG_IDS = ("one", "two", "three")
 POOLS = ("default_pool", "p", "q")
 QUEUES = ("default", "fast", "nowhere")
+ENDS = st.sampled_from((AttemptState.SUCCESS, AttemptState.FAILED, AttemptState.FAILED, AttemptState.SKIPPED))
 SEEN: Counter[str] = Counter()
 
 
@@ -180,7 +181,7 @@ class EngineMachine(RuleBasedStateMachine):
         self.world.start_process(waiting[pick % len(waiting)])
 
     @precondition(lambda self: self.world.launcher.alive)
-    @rule(pick=PICK, state=st.sampled_from((AttemptState.SUCCESS, AttemptState.FAILED, AttemptState.SKIPPED)))
+    @rule(pick=PICK, state=ENDS)
     def end_process(self, pick: int, state: AttemptState) -> None:
         alive = self.world.launcher.alive
         self.world.end_process(alive[pick % len(alive)], state, output="1" if pick % 2 else None)
@@ -233,22 +234,27 @@ class EngineMachine(RuleBasedStateMachine):
     def flush_some(self, count: int) -> None:
         self.world.flush(count)
 
-    @rule()
-    def go_on_for_a_while(self) -> None:
-        self.world.drain()
-        self.world.flush()
-        for attempt_id in list(self.world.launcher.waiting):
-            self.world.start_process(attempt_id)
+    @rule(ends=st.lists(ENDS, max_size=4))
+    def go_on_for_a_while(self, ends: list[AttemptState]) -> None:
+        """All is well for once: some processes start and end, and everything is committed."""
+        world = self.world
+        world.drain()
+        world.flush()
+        for attempt_id in list(world.launcher.waiting):
+            world.start_process(attempt_id)
+        for state in ends:
+            if world.launcher.running:
+                world.end_process(world.launcher.running[0], state)
         self.deliver_all()
-        self.world.flush()
+        world.drain()
+        world.flush()
 
-    @rule()
-    def crash_before_commit(self) -> None:
-        self.world.crash_before_commit()
-
-    @rule()
-    def crash_before_release(self) -> None:
-        self.world.crash_before_release()
+    @rule(after_commit=st.booleans())
+    def crash(self, after_commit: bool) -> None:
+        if after_commit:
+            self.world.crash_before_release()
+        else:
+            self.world.crash_before_commit()
 
     @precondition(lambda self: self.world.batch)
     @rule(commit=st.booleans(), count=st.sampled_from((None, 1)))

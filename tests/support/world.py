@@ -518,6 +518,9 @@ class World:
             for instance in run.instances.values():
                 assert instance.image() == rows.instances[instance.key]
                 attempt = engine.attempts.get(instance.attempt_id)
+                if run.cancel_requested_at is not None:
+                    assert attempt is not None, f"{instance.key} of a cancelled run waits for something"
+                    assert attempt.stop_requested_at is not None, f"{instance.key} is cancelled, but not stopped"
                 places = []
                 if instance.state is TaskState.NONE:
                     rule = instance.task.spec.trigger_rule
