@@ -6,7 +6,7 @@ import os
 import socket
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -33,11 +33,10 @@ class Health:
     started_at: datetime
     database: str = ""
     database_url: str = ""
-    launcher: str = ""
-    import_errors: int = 0
+    launcher: Callable[[], str] = lambda: ""
+    import_errors: Callable[[], int] = lambda: 0
     is_leader: bool = False
     is_stopping: bool = False
-    problems: dict[str, str] = field(default_factory=dict)
 
 
 class DaemonBackend:
@@ -123,7 +122,6 @@ class DaemonBackend:
 
     def status(self) -> Status:
         health = self._health
-        problems = tuple(health.problems.values())
         status = Status(
             state="stopping",
             is_ready=False,
@@ -134,9 +132,8 @@ class DaemonBackend:
             started_at=health.started_at,
             mode=health.mode,
             database=health.database,
-            launcher=health.launcher,
-            import_errors=health.import_errors,
-            problems=problems,
+            launcher=health.launcher(),
+            import_errors=health.import_errors(),
         )
         if health.is_stopping:
             return status
@@ -144,7 +141,7 @@ class DaemonBackend:
             engine = self._scheduler.engine
         except Unavailable as error:
             state = "recovering" if health.is_leader else "standby"
-            return replace(status, state=state, problems=(*problems, error.message))
+            return replace(status, state=state, problems=(error.message,))
         tasks = Counter(i.state.value for run in engine.runs.values() for i in run.instances.values())
         return replace(
             status,

@@ -156,6 +156,8 @@ class Daemon:
             prepare=self._revive,
         )
         catalogue = Catalogue(scheduler=scheduler, store=store, reader=reader, folders=len(folders))
+        self._health.import_errors = lambda: len(catalogue.problems)
+        self._health.launcher = lambda: f"pid {self._launcher.pid}" if self._launcher.pid is not None else "away"
         scheduler.on_rebuilt += [catalogue.tell_all, watch.resync]
         backend = DaemonBackend(
             scheduler=scheduler,
@@ -183,6 +185,7 @@ class Daemon:
                 async with Leader(dsn) as leader:
                     self._leader = leader
                     self._health.is_leader = True
+                    log.info("leader.acquired")
                     tasks.start_soon(leader.watch)
                     await tasks.start(scheduler.run)
                     self._wind_down = partial(self._stop_scheduling, scheduler)
@@ -200,12 +203,18 @@ class Daemon:
                         home=str(self._home),
                         mode=health.mode,
                     )
-                    for dag_id in self._start_dags:
-                        await scheduler.decide(StartRun(dag_id=dag_id))
+                    await self._start_runs(scheduler)
                     await anyio.sleep_forever()
         finally:
             with anyio.CancelScope(shield=True):
                 await store.close()
+
+    async def _start_runs(self, scheduler: Scheduler) -> None:
+        for dag_id in self._start_dags:
+            try:
+                await scheduler.decide(StartRun(dag_id=dag_id))
+            except TicklessError as error:
+                log.warning("run.refused", dag_id=dag_id, error=error.message)
 
     def _executors(self, launcher: LauncherClient) -> dict[str, Executor]:
         executors: dict[str, Executor] = {}

@@ -140,6 +140,7 @@ class Scheduler:
         backoff = FIRST_BACKOFF_SECONDS
         why = "start"
         is_first = True
+        lost_at: float | None = None
         while True:
             try:
                 if self._prepare is not None:
@@ -157,6 +158,9 @@ class Scheduler:
                     if is_first:
                         is_first = False
                         task_status.started()
+                    if lost_at is not None:
+                        log.info("database.recovered", seconds=round(self._clock.monotonic() - lost_at, 3))
+                        lost_at = None
                     backoff = FIRST_BACKOFF_SECONDS
             except* Ended:
                 why = "an event was set aside"
@@ -165,7 +169,9 @@ class Scheduler:
                 log.warning("flush.conflicted", why=why)
             except* Unavailable as group:
                 why = _message(group)
-                log.warning("database.lost", error=why)
+                if lost_at is None:
+                    lost_at = self._clock.monotonic()
+                    log.warning("database.lost", error=why)
             self._term = None
             self._has_term.clear()
             await self._clock.sleep(backoff * random.uniform(0.5, 1.0))
@@ -206,10 +212,11 @@ class Scheduler:
         while not term.is_over:
             try:
                 await term.attach(executor)
+                log.debug("executor.attached", executor=executor.name)
                 return
             except Unavailable as error:
                 if not is_said:
-                    log.warning("launcher.lost", error=error.message)
+                    log.warning("executor.lost", executor=executor.name, error=error.message)
                     is_said = True
             await self._clock.sleep(backoff * random.uniform(0.5, 1.0))
             backoff = min(backoff * 2, LAST_BACKOFF_SECONDS)

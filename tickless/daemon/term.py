@@ -494,8 +494,23 @@ def _runs_of(entry: Entry) -> Iterator[RunKey]:
 
 
 def log_attempt(ended: AttemptEnded) -> None:
-    """The one canonical line of a finished attempt."""
+    """The one canonical line of a finished attempt, or that of a lost one."""
     row = ended.attempt
+    if row.state is AttemptState.LOST:
+        log.warning(
+            "attempt.lost",
+            dag_id=ended.dag_id,
+            run_id=ended.run_id,
+            run=row.run,
+            task_id=row.task_id,
+            map_index=row.map_index,
+            try_number=row.try_number,
+            attempt_id=row.attempt_id,
+            why=row.error or row.reason,
+            executor=row.executor,
+            host=row.host,
+        )
+        return
     started = row.started_at
     log.info(
         "attempt.finished",

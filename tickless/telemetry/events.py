@@ -57,13 +57,6 @@ _SPECS = (
     ),
     _spec("info", "daemon.stopped", "seconds", "stopped[ after {seconds:.1f} s]", "The last line of a daemon."),
     _spec("info", "signal.received", "signal", "got {signal}", "A signal for the daemon arrived."),
-    _spec(
-        "info",
-        "config.loaded",
-        "file variables",
-        "configuration: {file}[, {variables}]",
-        "At start: which file, which environment variables; values are not logged.",
-    ),
     _spec("info", "clock.jumped", "", "the clock was set", "What is due is looked at again."),
     _spec("info", "api.started", "socket", "API on {socket}", "The HTTP API takes connections."),
     _spec(
@@ -81,10 +74,7 @@ _SPECS = (
         "A library logged a warning or an error through Python's logging.",
     ),
     # leadership and state
-    _spec("info", "leader.acquired", "epoch", "leader, epoch {epoch}", "This daemon decides from now on."),
-    _spec(
-        "warning", "leader.lost", "epoch why", "not the leader any more[: {why}]", "RAM is dropped, channels closed."
-    ),
+    _spec("info", "leader.acquired", "", "this daemon leads", "It decides from now on."),
     _spec("info", "leader.waiting", "holder", "standby[: {holder} is the leader]", "Another daemon has the lock."),
     _spec(
         "info",
@@ -138,14 +128,14 @@ _SPECS = (
     ),
     _spec("warning", "database.lost", "error", "Postgres is away: {error}", "Decisions wait until it is back."),
     _spec("info", "database.recovered", "seconds", "Postgres is back[ after {seconds:.1f} s]", "Connected again."),
+    _spec("debug", "executor.attached", "executor", "executor {executor} attached", "It said what it knows."),
     _spec(
-        "info",
-        "launcher.connected",
-        "pid host running is_new",
-        "launcher connected (pid {pid})[, {running} tasks running]",
-        "The host's launcher said its inventory.",
+        "warning",
+        "executor.lost",
+        "executor error",
+        "executor {executor} is away[: {error}]",
+        "Orders wait until it is back; running tasks go on.",
     ),
-    _spec("warning", "launcher.lost", "error", "launcher is away[: {error}]", "Orders wait; running tasks go on."),
     # DAGs
     _spec(
         "info",
@@ -181,13 +171,26 @@ _SPECS = (
         "debug", "run.started", _RUN, "run {run} ({dag_id}/{run_id}) started", "The run got a place under its limit."
     ),
     _spec(
+        "warning",
+        "run.refused",
+        "dag_id error",
+        "no run of {dag_id} was started: {error}",
+        "A run that was to start with the daemon (`dev --start`).",
+    ),
+    _spec(
         "info",
         "run.finished",
         f"{_RUN} state seconds",
         "run {run} ({dag_id}/{run_id}): {state}[ after {seconds:.2f} s]",
         "Every task of the run is finished.",
     ),
-    _spec("debug", "attempt.started", f"{_ATTEMPT} pid host", "{task_id} of run {run} started (pid {pid})", "Running."),
+    _spec(
+        "warning",
+        "attempt.lost",
+        f"{_ATTEMPT} why executor host",
+        "  {dag_id}.{task_id} (run {run}): attempt lost[: {why}]",
+        "Its process is certainly gone and its result unknown; it is run again up to max_lost_attempts.",
+    ),
     _spec(
         "info",
         "attempt.finished",
@@ -195,13 +198,6 @@ _SPECS = (
         "  {dag_id}.{task_id}: {state}[ in {run_seconds:.2f} s] (run {run}, try {try_number}[, exit code {exit_code}]"
         "[, signal {signal}])[: {error}]",
         "THE line of a finished attempt: everything about it, once. `error` is the first line of the error.",
-    ),
-    _spec(
-        "warning",
-        "attempt.lost",
-        f"{_ATTEMPT} why lost_count executor host",
-        "  {dag_id}.{task_id} (run {run}): attempt lost[: {why}]",
-        "Its process is certainly gone and its result unknown; it is run again up to max_lost_attempts.",
     ),
 )
 
