@@ -101,6 +101,10 @@ def explain_task(engine: Engine, instance: Instance, now: datetime) -> list[Reas
             return [_stopping()]
         case TaskState.SCHEDULED if instance.group is not None:
             refusing = instance.group.refusing()
+            if engine.parallelism.refuses(1, None):
+                # An executor whose slots follow parallelism is full with it; raising them would change nothing.
+                own = engine.parallelism.limit
+                refusing = [(s, weight) for s, weight in refusing if s.name != "executor" or s.limit < own]
             if refusing:
                 return [_of_semaphore(semaphore, weight, instance) for semaphore, weight in refusing]
             return [_reason("admission", "It has its slots as soon as those before it are through.", instance)]
@@ -157,18 +161,21 @@ def _of_semaphore(semaphore: Semaphore, weight: int, instance: Instance) -> Reas
                 hint=f'Add `{spec.queue} = "<executor>"` to [queues] in the configuration.',
             )
         case "pool":
-            raise_pool = f"tickless pool set {spec.pool} {max(limit, used) + weight}"
+            wide = semaphore.reserved if semaphore.reserved_for is not instance.group else None
+            ahead = wide.weight_on(semaphore) if wide is not None else 0
+            raise_pool = f"tickless pool set {spec.pool} {used + ahead + weight}"
             if limit == 0:
                 text = f"Pool {spec.pool!r} has no slots (or does not exist)."
             elif weight > limit:
                 text = f"It needs {weight} slots of pool {spec.pool!r}, which has only {limit}."
-            elif semaphore.reserved_for is not None and semaphore.reserved_for is not instance.group:
+            elif wide is not None:
                 text = (
                     f"Pool {spec.pool!r} ({used} of {limit} slots used) is reserved for a wide task that waits longer."
                 )
             else:
                 text = f"{used} of {limit} slots of pool {spec.pool!r} are used; it needs {weight}."
-            return _reason("pool", text, instance, hint=f"`{raise_pool}` would make room.", used=used, limit=limit)
+            hint = f"`{raise_pool}` would make room."
+            return _reason("pool", text, instance, hint=hint, used=used, limit=limit, needed=weight)
         case "executor":
             text = f"All {limit} slots of executor {semaphore.scope!r} are taken."
             hint = f"Raise [executors.{semaphore.scope}] slots."
@@ -208,6 +215,7 @@ def _reason(
     hint: str | None = None,
     used: int | None = None,
     limit: int | None = None,
+    needed: int | None = None,
 ) -> Reason:
     return Reason(
         code=code,
@@ -215,6 +223,7 @@ def _reason(
         hint=hint,
         used=used,
         limit=limit,
+        needed=needed,
         task_id=about.task.spec.task_id,
         map_index=about.map_index,
     )
