@@ -60,8 +60,8 @@ def test_levels_are_filtered_and_changed_for_loggers_that_exist(lines: Lines) ->
     log.info("signal.received", signal="SIGHUP")
     assert lines.take() == ""
     set_level("debug")
-    log.debug("attempt.started", task_id="a")
-    assert "attempt.started" in lines.take()
+    log.debug("run.started", dag_id="a")
+    assert "run.started" in lines.take()
 
 
 def test_an_unregistered_name_a_wrong_level_and_an_unknown_key_are_refused_under_test(lines: Lines) -> None:
@@ -80,8 +80,8 @@ def test_human_lines_are_sentences_without_what_is_unknown(lines: Lines) -> None
     keys = {"dag_id": "etl", "task_id": "load", "run": 3, "try_number": 2, "state": "failed", "run_seconds": 1.5}
     get_log().info("attempt.finished", **keys, exit_code=3, error="boom\x1b[2J")
     assert lines.take()[9:] == "  etl.load: failed in 1.50 s (run 3, try 2, exit code 3): boom·[2J\n"
-    get_log().warning("launcher.lost")
-    assert lines.take()[9:] == "warning: launcher is away\n"
+    get_log().warning("executor.lost", executor="local")
+    assert lines.take()[9:] == "warning: executor local is away\n"
 
 
 def test_a_sentence_never_raises() -> None:
@@ -91,7 +91,7 @@ def test_a_sentence_never_raises() -> None:
 
 def test_values_that_are_not_json_are_written_as_text(lines: Lines) -> None:
     set_up(lines)
-    get_log().warning("launcher.lost", error=OSError("gone"))
+    get_log().warning("executor.lost", error=OSError("gone"))
     assert json.loads(lines.take())["error"] == "gone"
 
 
