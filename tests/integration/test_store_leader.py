@@ -24,11 +24,6 @@ pytestmark = pytest.mark.anyio
 SLICE = timedelta(milliseconds=300)
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 async def _holder(connection: Connection) -> int | None:
     """The backend that holds the lock."""
     pid: int | None = await connection.fetchval(

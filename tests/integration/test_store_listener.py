@@ -22,11 +22,6 @@ pytest_plugins = ["tests.support.store"]
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Dirty:
     """What `on_dirty` is for: a flag, and how often it was set."""
 

@@ -24,11 +24,6 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def empty(migrated_cluster: TestCluster) -> AsyncIterator[str]:
     """A database with nothing of ours in it."""
     dsn = await migrated_cluster.create_database()

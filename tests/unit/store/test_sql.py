@@ -26,11 +26,6 @@ pytestmark = pytest.mark.anyio
 SYSTEM = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 # ---- the files ----------------------------------------------------------------------------------------------------
 
 
