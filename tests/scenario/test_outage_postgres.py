@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import secrets
 import signal
+import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -126,6 +128,40 @@ def test_a_frozen_postgres_delays_and_loses_nothing(house: House, held: dict[int
     assert_untouched(house, held)
 
 
+def test_nothing_starts_before_its_commit(house: House) -> None:
+    """RAM decides at once; the order must not leave while Postgres has not said yes."""
+    before = len(house.ledger.lines())
+    asking = threading.Thread(target=house.client.post, args=("/dags/diamond/runs", {}))
+    with house.frozen(house.postgres_pids()):
+        asking.start()
+        wait(house, 0.7)
+        assert len(house.ledger.lines()) == before
+    asking.join(60)
+    assert not asking.is_alive()
+    house.check()
+    assert len(house.ledger.lines()) > before
+
+
+@pytest.mark.parametrize("also", ["nothing else", "launcher"])
+def test_a_result_is_kept_until_its_commit(house: House, held: dict[int, int], also: str) -> None:
+    """The ends are reported, decided, and cannot be committed; then the daemon dies. Its successor hears them again."""
+    with house.frozen(house.postgres_pids()):
+        house.ledger.go.touch()
+        eventually(lambda: not [pid for pid in held.values() if is_alive(pid)], "their ends")
+        spool = house.home / "launcher" / "spool.jsonl"
+        ends = [f'{{"type":"finished","report":{{"attempt_id":{attempt_id},' for attempt_id in held]
+        eventually(lambda: all(end in spool.read_text() for end in ends), "their ends in the spool")
+        wait(house, 0.3)
+        if also == "launcher":
+            killed = house.kill_launcher()
+            eventually(lambda: house.launcher_pid() not in (None, killed), "another launcher")
+            wait(house, 0.5)
+        house.kill_daemon()
+    house.start()
+    house.check()
+    assert_untouched(house, held)
+
+
 @pytest.mark.parametrize("application", ["writer", "listener", "leader", "reader"])
 def test_a_terminated_backend_is_replaced(house: House, application: str) -> None:
     old = eventually(lambda: backend(house, application), f"a {application}")
@@ -193,8 +229,6 @@ def end_backends(house: House, application: str) -> None:
 
 def wait(house: House, seconds: float) -> None:
     """The length of an outage is what the test is about; the daemon must live through it."""
-    import time
-
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         assert house.is_up
