@@ -261,6 +261,12 @@ class EngineMachine(RuleBasedStateMachine):
     def flush_with_unknown_outcome(self, commit: bool, count: int | None) -> None:
         self.world.flush_with_unknown_outcome(commit=commit, count=count)
 
+    @precondition(lambda self: self.world.engine.runs)
+    @rule(pick=PICK)
+    def quarantine(self, pick: int) -> None:
+        runs = sorted(self.world.engine.runs)
+        self.world.quarantine(runs[pick % len(runs)])
+
     @precondition(lambda self: self.world.old_leader is not None)
     @rule()
     def flush_of_old_leader(self) -> None:
@@ -288,7 +294,7 @@ class EngineMachine(RuleBasedStateMachine):
 PROFILE: dict[str, Any] = (
     {"max_examples": int(os.environ.get("TICKLESS_EXAMPLES", "3000")), "stateful_step_count": 80}
     if IS_CHAOS
-    else {"max_examples": 150, "stateful_step_count": 40}
+    else {"max_examples": 350, "stateful_step_count": 40}
 )
 
 TestEngine = EngineMachine.TestCase

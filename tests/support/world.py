@@ -35,6 +35,7 @@ from tickless.model.state import (
     RunState,
     TaskState,
 )
+from tickless.store.base import QuarantinedEvent
 from tickless.store.memory import MemoryStore
 
 DRAIN_CEILING = 5_000
@@ -358,6 +359,16 @@ class World:
         else:
             raise AssertionError("the store did not fail as wished")
 
+    def quarantine(self, run: RunKey) -> None:
+        """An event of this run raised: what was decided is committed, the run is frozen, RAM is thrown away."""
+        self.flush()
+        if run in self.engine.runs:
+            event = QuarantinedEvent(
+                run=run, attempt_id=None, kind="Started", event="{}", traceback="", at=self.clock.now()
+            )
+            self.store.quarantine_now(self.engine.epoch, event)
+            self.restart()
+
     def flush_of_old_leader(self) -> None:
         """A leader that does not know yet that it was deposed tries to commit."""
         if self.old_leader is None:
@@ -505,22 +516,26 @@ class World:
         retries = {timer for _, timer in engine.timers.entries() if isinstance(timer, RetryDue)}
         for run in engine.runs.values():
             if run.state is RunState.QUEUED:
-                assert run in engine.dags[run.row.dag_id].queued
+                assert (run in engine.dags[run.row.dag_id].queued) == (run.frozen is None)
                 continue
-            assert run.created_upto == len(run.plan.tasks)
+            assert run.created_upto == len(run.plan.tasks) or run.frozen is not None
             expected = {
                 key
                 for key, row in rows.instances.items()
                 if key.run == run.key and row.state not in FINISHED_TASK_STATES
             }
             assert {instance.key for instance in run.instances.values()} == expected, "I3: an instance is forgotten"
-            assert run.instances, "I7: a run has nothing left to do and does not end"
+            is_frozen = run.frozen is not None and run.cancel_requested_at is None
+            assert run.instances or is_frozen, "I7: a run has nothing left to do and does not end"
             for instance in run.instances.values():
                 assert instance.image() == rows.instances[instance.key]
                 attempt = engine.attempts.get(instance.attempt_id)
                 if run.cancel_requested_at is not None:
                     assert attempt is not None, f"{instance.key} of a cancelled run waits for something"
                     assert attempt.stop_requested_at is not None, f"{instance.key} is cancelled, but not stopped"
+                if is_frozen and attempt is None:
+                    assert instance.group is None
+                    continue
                 places = []
                 if instance.state is TaskState.NONE:
                     rule = instance.task.spec.trigger_rule
@@ -573,6 +588,8 @@ class World:
         """The faults stop: all that can run runs; then what blocks the rest is raised, and every run must end."""
         if self.is_stopping:
             self.restart()
+        for run in [run for run in self.engine.runs.values() if run.frozen is not None]:
+            self.cancel(run.key)
         self._run_to_rest()
         self._check_blocked()
         names = {DEFAULT_POOL, *self.rows.pools, *(t.pool for spec in self.rows.specs.values() for t in spec.tasks)}
@@ -622,7 +639,7 @@ class World:
                 if instance.group is not None:
                     never = [each for each, weight in instance.group.needs if weight > each.limit]
                     assert never, f"I7: {instance.key} waits, and could have its slots"
-            if run.state is RunState.QUEUED:
+            if run.state is RunState.QUEUED and run.frozen is None:
                 assert self.engine.dags[run.row.dag_id].active_runs.refuses(1, None), f"I7: {run.key} could start"
 
     def _finished_runs(self) -> list[RunRow]:

@@ -123,10 +123,10 @@ class Engine:
         for run_row in snapshot.runs:
             run = self._add_run(run_row, plans[run_row.version])
             dag = self._dag(run_row.dag_id)
-            if run.state is RunState.QUEUED:
-                dag.queued.append(run)
-            else:
+            if run.state is not RunState.QUEUED:
                 dag.active_runs.take(1)
+            elif run.frozen is None:
+                dag.queued.append(run)  # a frozen one does not start, and nobody waits behind it
         for tally in snapshot.tallies:
             run = self.runs[tally.run]
             run.tally(run.plan.index_of[tally.task_id], tally.state, tally.count)
@@ -398,10 +398,13 @@ class Engine:
         self._touch_run(run)
         run.cancel_requested_at = self._now
         if run.state is RunState.QUEUED:
-            self._dag(run.row.dag_id).queued.remove(run)
+            if run.frozen is None:
+                self._dag(run.row.dag_id).queued.remove(run)
             self._end_run(run)
         else:
             self._agenda.appendleft(self._cancel_instances(run))
+            if run.frozen is not None:
+                self._agenda.append(self._create_instances(run))  # it may have been frozen half-way through
 
     def _cancel_instances(self, run: Run) -> Iterator[None]:
         for instance in list(run.instances.values()):
@@ -682,8 +685,9 @@ class Engine:
         waiting = [instance for run in self.runs.values() for instance in run.instances.values() if instance.group]
         for instance in waiting:
             self.admission.leave(instance)
-            instance.run.groups.clear()
-            instance.run.slots.parked.clear()
+        for run in self.runs.values():  # also where nobody waits just now: the next one must find the new needs
+            run.groups.clear()
+            run.slots.parked.clear()
         self.admission.forget_lanes()
         for instance in waiting:
             self._wait_for_slots(instance)

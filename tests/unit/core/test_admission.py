@@ -209,6 +209,15 @@ def test_an_attempt_keeps_the_slots_of_the_executor_that_it_started_on() -> None
     assert book.engine.executors["local"].used == 0
 
 
+def test_a_reload_reroutes_runs_in_which_nobody_waits_at_that_moment() -> None:
+    book = Playbook("a >> b", routing=Routing(executors={"local": 1}, queues={"default": "local"}))
+    book.start().expect("launch a")
+    book.reload(routing=Routing(executors={"other": 1}, queues={"default": "other"}))
+    book.finish("a").expect("launch b")
+    assert book.attempt("b").executor == "other"
+    assert (book.engine.executors["local"].used, book.engine.executors["other"].used) == (0, 1)
+
+
 def test_slots_are_held_through_retries_only_while_an_attempt_lives() -> None:
     book = Playbook("a", retries=1)
     book.start()

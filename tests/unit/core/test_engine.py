@@ -544,3 +544,23 @@ def test_a_frozen_and_cancelled_run_ends_after_a_restart() -> None:
     book.cancel()
     book.freeze().expect("launch a", "stop a for stopped")
     book.finish("a").expect("run failed")
+
+
+def test_a_frozen_queued_run_does_not_start_and_holds_up_nobody() -> None:
+    book = Playbook("a", max_active_runs=1)
+    book.start_many(3)
+    book.freeze(2).expect("launch 1/a")
+    book.finish("1/a").expect("run 1 success", "launch 3/a")
+    assert book.runs() == ["success", "queued", "running"]
+    book.cancel(2).expect("run 2 failed")
+    book.finish("3/a").expect("run 3 success")
+    assert book.is_idle
+
+
+def test_a_run_frozen_half_way_through_its_making_ends_by_its_cancel() -> None:
+    book = Playbook("; ".join(f"t{n}" for n in range(1_000)), pool="shut", pools={"shut": 0})
+    book.start(drain=False)
+    book.freeze().expect()
+    assert 0 < book.run().created_upto < 1_000
+    book.cancel().expect("run failed")
+    assert len(book.in_state("skipped")) == 1_000
