@@ -299,6 +299,7 @@ async def test_after_a_reboot_everything_unfinished_is_lost(world: World) -> Non
     await world.submit(running, done)
     await world.sink.finished(done.attempt_id)
     started = await world.sink.started(running.attempt_id)
+    await soon(lambda: len(world.orders.ran()) == 2)
     world.launcher.kill()
     os.killpg(started.pid, signal.SIGKILL)
     await soon(lambda: not is_alive(started.pid))

@@ -21,7 +21,7 @@ T = TypeVar("T")
 ROOT = Path(__file__).parents[2]
 
 
-def eventually(probe: Callable[[], T], what: str = "", seconds: float = 15.0) -> T:
+def eventually(probe: Callable[[], T], what: str = "", seconds: float = 30.0) -> T:
     """Call until it gives something true; a deadline instead of a sleep."""
     deadline = time.monotonic() + seconds
     while True:
@@ -32,7 +32,7 @@ def eventually(probe: Callable[[], T], what: str = "", seconds: float = 15.0) ->
         time.sleep(0.01)
 
 
-async def soon(probe: Callable[[], T], what: str = "", seconds: float = 15.0) -> T:
+async def soon(probe: Callable[[], T], what: str = "", seconds: float = 30.0) -> T:
     """`eventually`, for tests whose event loop has work to do meanwhile."""
     deadline = time.monotonic() + seconds
     while True:

@@ -29,7 +29,7 @@ class Recorder:
     def ends(self, attempt_id: int) -> list[Finished | Lost]:
         return [report for report in self.of(attempt_id) if isinstance(report, Finished | Lost)]
 
-    async def until(self, is_done: Callable[[], bool], seconds: float = 15.0) -> None:
+    async def until(self, is_done: Callable[[], bool], seconds: float = 30.0) -> None:
         """Wait for reports until the condition holds."""
         try:
             async with asyncio.timeout(seconds):
