@@ -77,6 +77,7 @@ class Stage(House):
         limits: Mapping[str, int] | None = None,
         config: str = "",
         dags: Path | None = None,
+        parse_seconds: float = 30.0,
         is_dev: bool = False,
     ) -> None:
         """`config` is more TOML, sections and all; `dags` another folder than the stage's own."""
@@ -90,7 +91,7 @@ class Stage(House):
             self.write(name, source)
         numbers = "".join(f"{name} = {value}\n" for name, value in (limits or {}).items())
         (self.home / "tickless.toml").write_text(
-            f'[dags]\nfolders = ["{dags or self.dags}"]\n[limits]\n{numbers}'
+            f'[dags]\nfolders = ["{dags or self.dags}"]\nparse_timeout_seconds = {parse_seconds}\n[limits]\n{numbers}'
             '[daemon]\naudit_interval_seconds = 0.5\n[log]\nformat = "json"\n[tasks]\nkill_grace_seconds = 0.5\n'
             f"{config}"
         )
