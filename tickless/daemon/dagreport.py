@@ -104,7 +104,7 @@ class DagReporter:
 
     async def report_folder(self, folder: str, error: TicklessError | None) -> None:
         """The folder itself cannot be read, or can be again."""
-        text = None if error is None else " ".join(part for part in (error.message, error.hint) if part)
+        text = None if error is None else _with_hint(error.message, error.hint)
         async with self._lock:
             await self._sink.on_error(ImportProblem(folder=folder, file="", error=text))
 
@@ -154,7 +154,14 @@ def _import_problem(key: Key, problem: ParseProblem) -> ImportProblem:
     return ImportProblem(
         folder=folder,
         file=file,
-        error=f"{error} {problem.hint}" if problem.hint else error,
+        error=_with_hint(error, problem.hint),
         traceback=traceback,
         line=problem.line if is_here else None,
     )
+
+
+def _with_hint(message: str, hint: str | None) -> str:
+    """As one text of whole sentences."""
+    if hint is None:
+        return message
+    return f"{message}{'' if message.endswith(('.', '!', '?', ':')) else '.'} {hint}"

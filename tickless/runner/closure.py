@@ -45,7 +45,7 @@ class Recorder:
             if not lister.startswith("<frozen importlib") and "/importlib/" not in lister:
                 self._add(self.folders, "." if args[0] is None else args[0])
         elif event == "socket.connect":
-            self.connections.append(repr(args[1]))
+            self.connections.append(_address(args[1]))
 
     def _add(self, found: set[str], path: object) -> None:
         if isinstance(path, str | bytes | os.PathLike):
@@ -173,3 +173,14 @@ def _module_files(bundle: str, root: str, parts: list[str]) -> Iterator[str]:
         for candidate in (f"{path}.py", f"{path}/__init__.py"):
             if os.path.isfile(os.path.join(bundle, candidate)):
                 yield candidate
+
+
+def _address(value: object) -> str:
+    """The address of a socket, for people."""
+    match value:
+        case (str(host), int(port), *_):
+            return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        case bytes() | str():
+            return repr(os.fsdecode(value))
+        case _:
+            return repr(value)
