@@ -35,6 +35,7 @@ POOLS = ("default_pool", "p", "q")
 QUEUES = ("default", "fast", "nowhere")
 ENDS = st.sampled_from((AttemptState.SUCCESS, AttemptState.FAILED, AttemptState.FAILED, AttemptState.SKIPPED))
 SEEN: Counter[str] = Counter()
+"""What all examples together came to, for whoever tunes the rules."""
 
 
 def _tasks(draw: st.DrawFn) -> Iterator[TaskSpec]:
@@ -170,7 +171,10 @@ class EngineMachine(RuleBasedStateMachine):
 
     @rule()
     def stop_admitting(self) -> None:
+        """SIGTERM; what is on its way still arrives."""
         self.world.stop_admitting()
+        self.deliver_all()
+        self.world.ring()
 
     # ---- processes and their reports
 
@@ -206,7 +210,6 @@ class EngineMachine(RuleBasedStateMachine):
     def deliver(self, pick: int, keep: bool) -> None:
         self.world.deliver(pick % len(self.world.link), keep=keep)
 
-    @precondition(lambda self: self.world.link)
     @rule()
     def deliver_all(self) -> None:
         while self.world.link:
@@ -249,8 +252,13 @@ class EngineMachine(RuleBasedStateMachine):
         world.drain()
         world.flush()
 
-    @rule(after_commit=st.booleans())
-    def crash(self, after_commit: bool) -> None:
+    @rule(after_commit=st.booleans(), ends=st.lists(ENDS, max_size=2))
+    def crash(self, after_commit: bool, ends: list[AttemptState]) -> None:
+        """kill -9; some ends of processes came just before it."""
+        for state in ends:
+            if self.world.launcher.alive:
+                self.world.end_process(self.world.launcher.alive[0], state)
+        self.deliver_all()
         if after_commit:
             self.world.crash_before_release()
         else:
