@@ -299,8 +299,8 @@ class World:
             self.advance(max(0.0, (self.wake_at - self.clock.now()) / timedelta(seconds=1)))
 
     def stop_admitting(self) -> None:
-        self.offer(commands.StopAdmitting())
         self.is_stopping = True
+        self.offer(commands.StopAdmitting())
 
     # ---- moves of the launcher --------------------------------------------------------------------------------------
 
