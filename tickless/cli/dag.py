@@ -9,6 +9,7 @@ from tickless.cli.command import Group
 from tickless.cli.options import options_of
 from tickless.cli.output import emit_json, emit_table, moment, safe
 from tickless.cli.page import every_page
+from tickless.cli.problem import say
 
 dag = Group(name="dag", help="DAGs and the errors in their files.")
 
@@ -44,6 +45,8 @@ def list_errors(ctx: click.Context, traceback: bool) -> None:
     errors = Client(options.socket).get("/import-errors")["items"]
     if options.is_json:
         return emit_json(errors)
+    if not errors:
+        return say("no DAG file has an error")
     for error in errors:
         line = f":{error['line']}" if error["line"] is not None else ""
         print(f"{safe(error['file'])}{line}: {safe(error['error'])}")

@@ -16,6 +16,7 @@ from tickless.cli.page import every_page
 from tickless.cli.problem import FAILED, OK, say
 from tickless.cli.ref import run_number
 from tickless.errors import UserError
+from tickless.model.state import RunState
 
 START_PATIENCE_SECONDS = 30.0
 """How long an unanswered start is tried again. It has an idempotency key, so it starts one run only."""
@@ -30,6 +31,8 @@ _COLUMNS = {
     "started": "started",
     "took": "took",
 }
+
+_STATES = [state.value for state in RunState]
 
 run = Group(name="run", help="Start, list, show and cancel dag runs. RUN is a run's number or DAG/RUN_ID.")
 
@@ -72,7 +75,9 @@ def start(ctx: click.Context, dag: str, conf: str | None, run_id: str | None, wa
 
 @run.command("list")
 @click.argument("dag", required=False)
-@click.option("--state", multiple=True, help="Only runs in this state; may be given more than once.")
+@click.option(
+    "--state", type=click.Choice(_STATES), multiple=True, help="Only runs in this state; may be given more than once."
+)
 @click.option("--limit", type=click.IntRange(1), default=25, show_default=True, help="How many, newest first.")
 @click.pass_context
 def list_runs(ctx: click.Context, dag: str | None, state: tuple[str, ...], limit: int) -> None:

@@ -13,6 +13,7 @@ from tickless.cli.options import options_of
 from tickless.cli.output import emit_json, emit_table, moment, seconds_between
 from tickless.cli.page import every_page
 from tickless.cli.ref import run_number, task_and_index
+from tickless.model.state import TaskState
 
 FOLLOW_PATIENCE_SECONDS = 120.0
 
@@ -25,12 +26,16 @@ _COLUMNS = {
     "reason": "reason",
 }
 
+_STATES = [state.value for state in TaskState]
+
 task = Group(name="task", help="Task instances of a run, and their logs. RUN is a run's number or DAG/RUN_ID.")
 
 
 @task.command("list")
 @click.argument("run_ref", metavar="RUN")
-@click.option("--state", multiple=True, help="Only tasks in this state; may be given more than once.")
+@click.option(
+    "--state", type=click.Choice(_STATES), multiple=True, help="Only tasks in this state; may be given more than once."
+)
 @click.pass_context
 def list_tasks(ctx: click.Context, run_ref: str, state: tuple[str, ...]) -> None:
     """List the task instances of a run."""

@@ -286,7 +286,10 @@ class Engine:
     def _start_run(self, command: commands.StartRun) -> RunStarted:
         plan = self.current.get(command.dag_id)
         if plan is None:
-            raise NotFound(f"there is no DAG {command.dag_id!r}", hint="`tickless dag list` shows those there are.")
+            raise NotFound(
+                f"there is no DAG {command.dag_id!r}",
+                hint="`tickless dag list` shows those there are, `tickless dag errors` the files that cannot be read.",
+            )
         if command.idempotency_key is not None and command.idempotency_key in self._run_of_key:
             run = self.runs[self._run_of_key[command.idempotency_key]]
             self._request_done("trigger_request", command.request_id, run.key)
@@ -389,9 +392,7 @@ class Engine:
     def _cancel_run(self, command: commands.CancelRun) -> None:
         run = self.runs.get(command.run)
         if run is None:
-            raise Refused(
-                f"run {command.run} is not unfinished", hint=f"`tickless run show {command.run}` shows its end."
-            )
+            raise Refused(f"run {command.run} has ended already", hint=f"`tickless run show {command.run}` shows how.")
         self._request_done("command", command.request_id, run.key)
         if run.cancel_requested_at is not None:
             return
