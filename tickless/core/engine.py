@@ -296,9 +296,7 @@ class Engine:
             return RunStarted(run=run.key, run_id=run.row.run_id, is_new=False)
         run_id = command.run_id or self._free_run_id(command.dag_id, command.run_type)
         if (command.dag_id, run_id) in self._run_ids:
-            raise Refused(
-                f"DAG {command.dag_id!r} has a run {run_id!r} already", hint="Leave the run id out, or choose another."
-            )
+            raise run_id_taken(command.dag_id, run_id)
         self._last_run = RunKey(self._last_run + 1)
         row = RunRow(
             key=self._last_run,
@@ -803,3 +801,8 @@ class Engine:
             return None
         index = run.plan.index_of.get(key.task_id)
         return None if index is None else run.instances.get((index, key.map_index))
+
+
+def run_id_taken(dag_id: str, run_id: str) -> Refused:
+    """The refusal of a run whose name is in use, by a finished run or an unfinished one."""
+    return Refused(f"DAG {dag_id!r} has a run {run_id!r} already", hint="Leave the run id out, or choose another.")

@@ -14,6 +14,7 @@ from tickless.api.base import Reason, Status
 from tickless.api.watch import RunWatch
 from tickless.clock import Clock
 from tickless.core.commands import CancelRun, RunStarted, SetPool, StartRun
+from tickless.core.engine import run_id_taken
 from tickless.core.explain import explain_run, explain_task
 from tickless.daemon.scheduler import Scheduler
 from tickless.daemon.signals import StopKind
@@ -80,6 +81,13 @@ class DaemonBackend:
             found = await self._reader.run_by_idempotency_key(command.idempotency_key)
             if found is not None:
                 return RunStarted(run=found.row.key, run_id=found.row.run_id, is_new=False)
+        if command.run_id is not None:
+            # The engine knows unfinished runs only; Postgres would refuse the name, at the price of a rebuild.
+            other = await self._reader.run_by_id(command.dag_id, command.run_id)
+            if other is not None:
+                if command.idempotency_key is None or command.idempotency_key != other.row.idempotency_key:
+                    raise run_id_taken(command.dag_id, command.run_id)
+                return RunStarted(run=other.row.key, run_id=other.row.run_id, is_new=False)
         started = await self._scheduler.decide(command)
         assert started is not None
         return started

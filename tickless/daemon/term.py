@@ -27,9 +27,9 @@ from tickless.clock import Clock
 from tickless.core import commands, events
 from tickless.core.commands import RunStarted
 from tickless.core.decision import AckReport, AttemptEnded, Decision, Effect, Launch, RunChanged, StopAttempt, Write
-from tickless.core.engine import Engine
+from tickless.core.engine import Engine, run_id_taken
 from tickless.daemon.orders import OrderRules, OutputCache, build_order
-from tickless.errors import InvariantBroken, TicklessError, Unavailable, Unstorable, UserError
+from tickless.errors import InvariantBroken, Refused, TicklessError, Unavailable, Unstorable, UserError
 from tickless.executors.base import Executor
 from tickless.model.id import UNMAPPED, AttemptId, RunKey
 from tickless.model.order import Order, StopOrder
@@ -41,6 +41,7 @@ from tickless.telemetry.log import get_log
 
 MAX_FLUSH_ROWS = 2_000
 MAX_BACKLOG_ROWS = 5_000
+UNIQUE_VIOLATION = "23505"
 
 log = get_log()
 
@@ -320,11 +321,18 @@ class Term:
         )
         if isinstance(event, Finished | Lost):
             self._poison.unstorable[AttemptId(event.attempt_id)] = error.message
+        refusal = UserError(f"Postgres refuses this: {error.message}", hint=error.hint)
+        if isinstance(event, commands.StartRun) and error.sqlstate == UNIQUE_VIOLATION:
+            # By a finished run, which the engine does not know.
+            if event.run_id is not None and event.idempotency_key is None:
+                refusal = run_id_taken(event.dag_id, event.run_id)
+            else:
+                refusal = Refused(f"a run with this run id or idempotency key exists already: {error.message}")
         if entry.reply is not None:
-            _fail(entry.reply, UserError(f"Postgres refuses this: {error.message}", hint=error.hint))
+            _fail(entry.reply, refusal)
         request = next((w.row for w in entry.decision.writes if isinstance(w.row, RequestDone)), None)
         if request is not None:
-            self._poison.requests[request.id] = error.message
+            self._poison.requests[request.id] = refusal.message
 
     async def _quarantine(self, event: Input, trace: str, run: RunKey | None) -> None:
         """Keep an event that raised, freeze its run, and let everything else go on in a new term."""
