@@ -73,10 +73,22 @@ def run(argv: list[str]) -> int:
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except (TicklessError, click.ClickException) as error:
-        return report(error, is_json=options.is_json)
+        return report(error, is_json=options.is_json or _asks_for_json(argv))
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of our output went away (`| head`): nothing more to say, and no traceback at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
+
+
+def _asks_for_json(argv: list[str]) -> bool:
+    """Whether the line asks for JSON anywhere: a mistake before that place must be told as JSON, too."""
+    for index, word in enumerate(argv):
+        if word == "--":
+            return False
+        if word in ("-ojson", "--output=json") or (
+            word in ("-o", "--output") and argv[index + 1 : index + 2] == ["json"]
+        ):
+            return True
+    return False
