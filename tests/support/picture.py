@@ -11,8 +11,7 @@ from typing import Any
 from tickless.core.admission import Semaphore
 from tickless.core.decision import Effect, Launch, StopAttempt
 from tickless.core.engine import Engine
-from tickless.core.timers import RetryDue, TimeoutDue, Timer
-from tickless.model.id import AttemptId
+from tickless.core.timers import TimeoutDue, Timer
 from tickless.model.state import AttemptState, TaskState
 
 
@@ -85,17 +84,13 @@ def told(effects: list[Effect]) -> list[str]:
 
 
 def _is_live(engine: Engine, timer: Timer) -> bool:
-    match timer:
-        case RetryDue(key, try_number):
-            instance = engine.instance(key)
-            return (
-                instance is not None
-                and instance.state is TaskState.UP_FOR_RETRY
-                and instance.try_number == try_number
-                and instance.run.may_schedule
-            )
-        case TimeoutDue(attempt_id):
-            attempt = engine.attempts.get(AttemptId(attempt_id))
-            return attempt is not None and attempt.stop_requested_at is None
-        case _:
-            return False
+    if isinstance(timer, TimeoutDue):
+        attempt = engine.attempts.get(timer.attempt_id)
+        return attempt is not None and attempt.stop_requested_at is None
+    instance = engine.instance(timer.key)
+    return (
+        instance is not None
+        and instance.state is TaskState.UP_FOR_RETRY
+        and instance.try_number == timer.try_number
+        and instance.run.may_schedule
+    )

@@ -499,7 +499,13 @@ class World:
             spec_of_dag = rows.specs[current if current is not None else run.version]
             own = spec_of_dag.max_active_runs
             limit = own if own is not None else self.limits.max_active_runs_per_dag
-            active = sum(each.dag_id == run.dag_id and each.state is RunState.RUNNING for each in rows.runs.values())
+            active = sum(
+                each.dag_id == run.dag_id
+                and each.state is RunState.RUNNING
+                # Of a vanished DAG each run brings its own limit: a later one may have joined it in the same step.
+                and (current is not None or each.key <= run.key)
+                for each in rows.runs.values()
+            )
             assert active <= limit, f"I4: max_active_runs: {active} of {limit}"
 
     def _check_one_alive(self) -> None:
