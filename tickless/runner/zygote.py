@@ -4,6 +4,9 @@
     DAG zygote    has imported one version of a DAG    which forks, for each order,
     attempt       runs the task
 
+One process more is forked ahead of the next order and stands by, so that neither the fork nor its page faults stand
+between an order and its task. It knows nothing of any attempt until it is handed one.
+
 Each is single-threaded and has no event loop, no database and no socket but its control one, so that a fork of it is
 whole. A zygote ends when its control socket does; its attempts do not notice. It peeks at the exit of an attempt,
 tells the launcher, and only then reaps: a zygote that dies in between leaves the exit status to the launcher, which
@@ -28,7 +31,7 @@ from tickless import failpoint
 from tickless.runner.attempt import GATE, decode_order, enter, run_and_exit, wait_at_gate
 from tickless.runner.execute import configure_logging
 from tickless.runner.trace import format_user_traceback, tell
-from tickless.runner.warm import warm_up
+from tickless.runner.warm import rehearse, warm_up
 from tickless.wire.mark import set_mark
 from tickless.wire.zygote import (
     BORN,
@@ -48,6 +51,8 @@ from tickless.wire.zygote import (
 _FD_SIZE = array.array("i").itemsize
 _MOST_FDS = 4
 _MAX_FD = 1 << 20
+_LULL_MS = 3.0
+"""With nothing to do for so long, a process is forked that stands by for the next order."""
 
 
 def main() -> None:
@@ -95,6 +100,7 @@ class DagZygote:
         self._source = source
         self._control = control
         self._attempts: dict[int, int] = {}  # pid -> attempt id
+        self._standby: tuple[int, socket.socket] | None = None  # pid, and our end of its channel
 
     def run(self) -> NoReturn:
         """Import, then serve until the control socket ends."""
@@ -132,41 +138,101 @@ class DagZygote:
         poll.register(self._control, select.POLLIN)
         poll.register(self._wake_read, select.POLLIN)
         control = self._control.fileno()
+        wants_standby = True
         while True:
-            for fd, _ in poll.poll():
+            ready = poll.poll(_LULL_MS if wants_standby and self._standby is None else None)
+            if not ready:
+                wants_standby = self._make_standby()
+            for fd, _ in ready:
                 if fd == control:
                     data, fds = _receive(self._control)
                     if not data:
                         os._exit(0)
-                    self._fork(data, fds)
+                    self._start(data, fds)
+                    wants_standby = True
                 else:
                     try:
                         os.read(self._wake_read, 4096)
                     except BlockingIOError:
                         pass
-                    self._reap()
+                    if self._reap() and self._standby is None:
+                        # The daemon commits this end now, and then the next task's order is likely to come.
+                        self._make_standby()
 
-    def _fork(self, data: bytes, fds: list[int]) -> None:
-        attempt_id, workspace, body = decode_run(data)
-        failpoint.hit("zygote.before_fork")
+    def _make_standby(self) -> bool:
+        """Fork the process of the next attempt before its order comes. False when the machine allows no more."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             pid = os.fork()
+        except OSError:
+            ours.close()
+            return False
+        else:
+            if pid == 0:
+                self._stand_by(theirs)
+            self._standby = (pid, ours)
+            return True
+        finally:
+            theirs.close()
+
+    def _stand_by(self, channel: socket.socket) -> NoReturn:
+        """In the child: wait for an order; its end is the zygote's end."""
+        try:
+            self._leave_zygote()
+            os.dup2(channel.fileno(), GATE)
+            os.closerange(GATE + 1, _MAX_FD)
+            rehearse()
+            mine = socket.socket(fileno=GATE)
+            data, fds = _receive(mine)
+            if not data:
+                os._exit(0)
+            mine.detach()
+            attempt_id, workspace, body = decode_run(data)
+        except BaseException as error:
+            tell(f"tickless: a process could not stand by: {error!r}")
+            os._exit(70)
+        self._become(attempt_id, workspace, body, fds)
+
+    def _start(self, data: bytes, fds: list[int]) -> None:
+        """Hand the order to the process that stands by, or to a new one."""
+        attempt_id, workspace, body = decode_run(data)
+        failpoint.hit("zygote.before_fork")
+        pid = self._hand_over(data, fds)
+        try:
+            if pid is None:
+                pid = os.fork()
         except OSError as error:
             self._send(Packet(NOT_FORKED, attempt_id, text=f"cannot fork: {error}"))
         else:
             if pid == 0:
+                self._leave_zygote()
                 self._become(attempt_id, workspace, body, fds)
             self._attempts[pid] = attempt_id
             self._send(Packet(FORKED, attempt_id, pid))
         for fd in fds:
             os.close(fd)
 
+    def _hand_over(self, data: bytes, fds: list[int]) -> int | None:
+        if self._standby is None:
+            return None
+        (pid, channel), self._standby = self._standby, None
+        try:
+            socket.send_fds(channel, [data], fds)
+        except OSError:
+            return None  # somebody has killed it; it is reaped like any child
+        finally:
+            channel.close()
+        return pid
+
+    def _leave_zygote(self) -> None:
+        """In a child: its own session, and none of our signal handling."""
+        os.setsid()
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
     def _become(self, attempt_id: int, workspace: str, data: bytes, fds: list[int]) -> NoReturn:
         """In the child: from a copy of the zygote to the process of one attempt."""
         try:
-            os.setsid()
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             if not data:
                 data = os.pread(fds[2], os.fstat(fds[2]).st_size, 0)
             # Lifted out of the way first: the gate's own number may be 1, 2 or 3 of what it replaces.
@@ -185,21 +251,27 @@ class DagZygote:
             os._exit(70)
         run_and_exit(order, self._folder, workspace)
 
-    def _reap(self) -> None:
+    def _reap(self) -> bool:
+        """Tell of every child that has exited; whether an attempt was among them."""
+        is_attempt = False
         while True:
             try:
                 seen = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
-                return
+                return is_attempt
             if seen is None:
-                return
+                return is_attempt
             pid = seen.si_pid
             attempt_id = self._attempts.pop(pid, None)
             if attempt_id is not None:
+                is_attempt = True
                 if seen.si_code == os.CLD_EXITED:
                     self._send(Packet(EXITED, attempt_id, pid, exit_code=seen.si_status))
                 else:
                     self._send(Packet(EXITED, attempt_id, pid, signal=seen.si_status))
+            elif self._standby is not None and pid == self._standby[0]:
+                self._standby[1].close()
+                self._standby = None
             os.waitpid(pid, 0)
 
     def _send(self, packet: Packet) -> None:
