@@ -52,5 +52,8 @@ def last_line(fd: int, start: int) -> str | None:
         return None
     cut = max(data.rfind(b"\n"), data.rfind(b"\r"))
     if cut < 0 and begin > start:
-        raise ValueError(f"the last line of the output is longer than {TAIL_BYTES} bytes")
+        raise ValueError(
+            f"the last line of the output is longer than {TAIL_BYTES:,} bytes, too long for a return value. "
+            "Set do_xcom_push=False, or print a shorter last line."
+        )
     return data[cut + 1 :].decode("utf-8", "replace").replace("\0", "\ufffd").strip()
