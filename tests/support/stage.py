@@ -82,11 +82,11 @@ class Stage(House):
     ) -> None:
         """`config` is more TOML, sections and all; `dags` another folder than the stage's own."""
         super().__init__({}, {}, is_dev=is_dev)
-        self._notes = self.folder / "notes"
+        self.notes_file = self.folder / "notes"
         self._gates = self.folder / "gates"
         self._gates.mkdir()
         self._names: dict[int, str] = {}
-        self.head = HEAD.format(notes=str(self._notes), gates=str(self._gates))
+        self.head = HEAD.format(notes=str(self.notes_file), gates=str(self._gates))
         for name, source in (files or {}).items():
             self.write(name, source)
         numbers = "".join(f"{name} = {value}\n" for name, value in (limits or {}).items())
@@ -281,7 +281,7 @@ class Stage(House):
         )
 
     def _lines(self) -> list[tuple[str, str, str]]:
-        lines = self._notes.read_text().splitlines() if self._notes.exists() else []
+        lines = self.notes_file.read_text().splitlines() if self.notes_file.exists() else []
         return [(kind, run_id, task_id) for kind, run_id, task_id in map(str.split, lines)]
 
     def _name(self, run: int) -> str:
