@@ -144,7 +144,7 @@ ENDS: dict[str, tuple[str, str, int | None, int | None, str | None]] = {
         "output_refused",
         0,
         None,
-        "longer than 65,536 bytes, too long for a return value. Set do_xcom_push=False",
+        "too long for a return value. Set do_xcom_push=False",
     ),
     "long_line_unpushed": ("success", "exited", 0, None, None),
     "unterminated": ("failed", "exited", 2, None, None),
