@@ -1,0 +1,94 @@
+"""The examples, run by `tickless dev examples` as the README says, to their states and real outputs."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.house import ROOT
+from tests.support.stage import Stage
+
+EXAMPLES = ROOT / "examples"
+STARTED = ("etl_csv", "fan_out_files", "branch_bash", "flaky_retries")
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """A daemon on the examples as they are, with a folder of its own for what they write."""
+    with Stage(dags=EXAMPLES) as stage, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("results")))
+        stage.start()
+        yield stage
+        stage.assert_clean_log()
+
+
+def results(stage: Stage, run: int) -> Path:
+    """Where a run of an example writes."""
+    found = stage.client.get(f"/runs/{run}")
+    base = Path(os.environ["TMPDIR"]) / f"tickless-examples-{os.getuid()}"
+    return base / str(found["dag_id"]) / str(found["run_id"])
+
+
+def test_there_are_four_and_none_has_an_error_or_a_warning(stage: Stage) -> None:
+    assert {dag["dag_id"] for dag in stage.client.get("/dags")["items"]} == set(STARTED)
+    assert stage.client.get("/import-errors")["items"] == []
+    assert stage.events("dag.import_warned") == []
+
+
+def test_etl_writes_a_database_and_a_report(stage: Stage) -> None:
+    answer = stage.cli("run", "start", "etl_csv", "--wait")
+    assert answer.code == 0, answer.err
+    run = answer.json["run"]
+    assert stage.states(run) == dict.fromkeys(("extract", "transform", "load"), "success")
+    report = json.loads((results(stage, run) / "report.json").read_text())
+    assert sum(region["orders"] for region in report["regions"].values()) == 57
+    connection = sqlite3.connect(results(stage, run) / "sales.db")
+    stored = {region: (orders, cents) for region, orders, cents in connection.execute("select * from sales")}
+    connection.close()
+    assert stored == {name: (one["orders"], one["cents"]) for name, one in report["regions"].items()}
+    assert stage.output(run, "load") == str(results(stage, run) / "report.json")
+    assert "60 rows in sales.csv" in stage.log(run, "extract")
+
+
+def test_fan_out_has_a_task_per_file_and_sums_them_up(stage: Stage) -> None:
+    run, state = stage.do("fan_out_files")
+    assert state == "success"
+    texts = sorted((EXAMPLES / "data" / "texts").glob("*.txt"))
+    assert stage.states(run) == dict.fromkeys([*(f"measure_{text.stem}" for text in texts), "combine"], "success")
+    summary = json.loads((results(stage, run) / "summary.json").read_text())
+    assert summary["files"] == len(texts)
+    assert summary["words"] == sum(len(text.read_text().split()) for text in texts)
+    assert stage.output(run, "combine") == summary
+
+
+@pytest.mark.parametrize(
+    ("conf", "taken", "left"),
+    [({}, ["small"], ["large", "compress"]), ({"size": "large"}, ["large", "compress"], ["small"])],
+)
+def test_branches_take_the_way_that_the_conf_says(
+    stage: Stage, conf: dict[str, str], taken: list[str], left: list[str]
+) -> None:
+    run, state = stage.do("branch_bash", conf)
+    assert state == "success"
+    assert stage.states(run) == dict.fromkeys(["measure", *taken, "publish", "clean_up"], "success") | dict.fromkeys(
+        left, "skipped"
+    )
+    [name] = [path.name for path in results(stage, run).glob("numbers*")]
+    assert name == ("numbers.gz" if conf else "numbers")
+    if conf:
+        assert len(gzip.decompress((results(stage, run) / name).read_bytes()).split()) == 100000
+    assert not (results(stage, run) / "size").exists()
+
+
+def test_flaky_succeeds_at_its_third_try(stage: Stage) -> None:
+    run, state = stage.do("flaky_retries")
+    assert state == "success"
+    assert [attempt["state"] for attempt in stage.attempts(run, "fetch")] == ["success", "failed", "failed"]
+    assert stage.output(run, "report") == {"tries": ["try 1", "try 2", "try 3"]}
+    assert "the service answered at attempt 3" in stage.log(run, "fetch")
