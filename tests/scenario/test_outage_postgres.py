@@ -87,6 +87,18 @@ def test_a_killed_postgres_is_started_again_by_an_idle_daemon(house: House) -> N
     house.check()
 
 
+def test_a_postgres_that_goes_while_the_lead_is_taken_back_is_started_again(house: House) -> None:
+    """The rebuild has begun and waits for the lead, which waits for Postgres: nobody is left to look after that."""
+    for _ in range(3):
+        for dag_id in PLANS:
+            house.ask(dag_id)
+        gone = postmaster(house)
+        end_backends(house, "leader", "writer")
+        os.kill(gone, signal.SIGINT)
+        eventually(lambda gone=gone: house.postmaster_pid() not in (None, gone), "another postmaster", 30)  # type: ignore[misc]  # mypy does not see the default's type
+    house.check()
+
+
 def test_a_postgres_that_is_shut_down_is_started_again(house: House, held: dict[int, int]) -> None:
     """By a hand that has no business there; with a clean shutdown, which says goodbye to every connection."""
     stopped = postmaster(house)
@@ -221,10 +233,9 @@ def trigger(house: House, dag_id: str) -> bool:
     return True
 
 
-def end_backends(house: House, application: str) -> None:
-    house.query(
-        "select pg_terminate_backend(pid) from pg_stat_activity where application_name = $1", f"tickless {application}"
-    )
+def end_backends(house: House, *applications: str) -> None:
+    statement = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = any ($1)"
+    house.patiently(lambda: house.query(statement, [f"tickless {application}" for application in applications]))
 
 
 def wait(house: House, seconds: float) -> None:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
+import anyio
+
 from tickless.config.schema import Settings
-from tickless.errors import Unavailable
+from tickless.errors import TicklessError, Unavailable
 from tickless.store.connect import check_server, connect, mask_dsn
 from tickless.store.embedded import EmbeddedPostgres
 from tickless.store.migrate import migrate
+from tickless.store.postmaster import wait_for_end
 from tickless.telemetry.log import get_log
 
 log = get_log()
+
+FIRST_BACKOFF_SECONDS = 0.1
+LAST_BACKOFF_SECONDS = 5.0
 
 
 class Database:
@@ -22,6 +29,7 @@ class Database:
         self._embedded = EmbeddedPostgres(home) if self._url is None else None
         self._home = home
         self._is_held = False
+        self._reviving = anyio.Lock()
         self.about = mask_dsn(self._url) if self._url is not None else "embedded"
         """One line for people, without password."""
 
@@ -46,7 +54,7 @@ class Database:
         try:
             server = await check_server(connection, dsn=self.dsn)
         finally:
-            await connection.close()
+            connection.terminate()  # a farewell can fail
         kind = "embedded PostgreSQL" if self.is_embedded else "PostgreSQL"
         self.about = f"{kind} {server.version}, database {server.database}"
         await migrate(self.dsn, owns_database=self.is_embedded)
@@ -57,12 +65,33 @@ class Database:
         The first time also when it is running: it is adopted then, which waits until it answers (it may be recovering
         from the crash that killed our predecessor) and keeps others from stopping it.
         """
-        if self._embedded is None or (self._is_held and self._embedded.is_running()):
+        if self._embedded is None:
             return
-        found = await self._embedded.start()
-        self._is_held = True
+        async with self._reviving:
+            if self._is_held and self._embedded.is_running():
+                return
+            found = await self._embedded.start()
+            self._is_held = True
         event = "database.adopted" if found.is_adopted else "database.started"
         log.info(event, folder=str(self._embedded.data), version=found.version, pid=found.pid)
+
+    async def keep(self) -> None:
+        """Start the private server again whenever it ends, until cancelled; return at once for one that is not ours.
+
+        On its own, not only before a rebuild: whoever waits there for the lead waits for the server.
+        """
+        backoff = FIRST_BACKOFF_SECONDS
+        while self._embedded is not None:
+            pid = self._embedded.server_pid()
+            if pid is not None:
+                await wait_for_end(pid)
+            try:
+                await self.revive()
+                backoff = FIRST_BACKOFF_SECONDS
+            except TicklessError as error:
+                log.warning("database.lost", error=error.message)
+                await anyio.sleep(backoff * random.uniform(0.5, 1.0))
+                backoff = min(backoff * 2, LAST_BACKOFF_SECONDS)
 
     async def stop(self) -> bool:
         """Stop the private server; False when another process still uses it. Others are left alone."""

@@ -181,6 +181,7 @@ class Daemon:
         )
         try:
             async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._database.keep)
                 await tasks.start(ApiServer(create_app(backend), settings.socket_path(self._home)).run)
                 async with Leader(dsn) as leader:
                     self._leader = leader

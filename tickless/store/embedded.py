@@ -36,7 +36,7 @@ import anyio
 
 from tickless.errors import Unavailable, UserError
 from tickless.store.binaries import Binaries, find_binaries, make_reachable
-from tickless.store.connect import connect
+from tickless.store.connect import DRIVER_ERRORS, connect, map_error
 from tickless.store.home import make_home
 from tickless.store.place import PORT, SHARED_ROOT, Place, find_base, log_path, make_place, make_shared_folder
 from tickless.store.postmaster import (
@@ -225,7 +225,7 @@ class EmbeddedPostgres:
                         patience.deadline = anyio.current_time() + _PATIENCE_SECONDS
                     await anyio.sleep(0.01)
                 else:
-                    await connection.close()
+                    connection.terminate()  # a farewell can fail: the server may be going again
                     return True
             return False
         raise Unavailable(
@@ -239,8 +239,10 @@ class EmbeddedPostgres:
             if not await connection.fetchval("select exists (select from pg_database where datname = $1)", DATABASE):
                 await connection.execute(f"create database {DATABASE}")
             return str(await connection.fetchval("show server_version"))
+        except DRIVER_ERRORS as error:
+            raise (map_error(error) or error) from error  # it ends again already
         finally:
-            await connection.close()
+            connection.terminate()
 
     # Starting
 
