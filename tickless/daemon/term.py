@@ -41,6 +41,8 @@ from tickless.telemetry.log import get_log
 
 MAX_FLUSH_ROWS = 2_000
 MAX_BACKLOG_ROWS = 5_000
+START_PATIENCE_SECONDS = 0.01
+"""How long the commit of a start may wait for something more urgent to go with."""
 UNIQUE_VIOLATION = "23505"
 
 log = get_log()
@@ -104,6 +106,7 @@ class Term:
         self._drained.set()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at: datetime | None = None
+        self._lazy: asyncio.TimerHandle | None = None
         self._continuing = False
         self._failure: tuple[Input, str, RunKey | None] | None = None
         self._doom: TicklessError | None = None
@@ -193,6 +196,15 @@ class Term:
             self._touched.update(_runs_of(entry))
         self._batch.append(entry)
         self._drained.clear()
+        if isinstance(entry.input, Started) and not decision.effects:
+            # Nobody waits for the commit of a start, and of a short task the end follows at once: one flush for both.
+            if self._lazy is None:
+                self._lazy = asyncio.get_running_loop().call_later(START_PATIENCE_SECONDS, self._flush_lazily)
+        else:
+            self._has_work.set()
+
+    def _flush_lazily(self) -> None:
+        self._lazy = None
         self._has_work.set()
 
     def _continue(self) -> None:
@@ -242,6 +254,7 @@ class Term:
                 try:
                     while True:
                         await self._has_work.wait()
+                        self._has_work.clear()  # before looking: what comes meanwhile is remembered
                         if self._doom is not None:
                             raise self._doom
                         await self._flush_next()
@@ -251,13 +264,17 @@ class Term:
             self._end()
 
     async def _flush_next(self) -> None:
+        if self._batch:
+            await self._flush(self._take())
         if not self._batch:
-            self._has_work.clear()
             if self._failure is not None:
                 await self._quarantine(*self._failure)
             self._drained.set()
-            return
-        entries = self._in_flight = self._take()
+
+    async def _flush(self, entries: list[Entry]) -> None:
+        self._in_flight = entries
+        if self._batch:
+            self._has_work.set()  # more than one flush holds
         writes = [write for entry in entries for write in entry.decision.writes]
         if writes:
             failpoint.hit("daemon.before_flush")
@@ -476,6 +493,7 @@ class Term:
 
     async def drain(self) -> None:
         """Return when everything decided so far is committed and released."""
+        self._has_work.set()
         await self._drained.wait()
 
     def _end(self) -> None:
@@ -483,8 +501,9 @@ class Term:
         for executor in self._executors.values():
             executor.disconnect()
         self._attached.clear()
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._lazy):
+            if timer is not None:
+                timer.cancel()
         for entry in (*self._in_flight, *self._batch):
             if entry.reply is not None:
                 _fail(entry.reply, Unavailable("the outcome is not known yet", hint="Ask again with the same key."))

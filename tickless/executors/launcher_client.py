@@ -137,11 +137,12 @@ class _Link(asyncio.Protocol):
         if self.is_closed:
             return  # whatever it is, a rebuild says it again
         if not self.out:
-            asyncio.get_running_loop().call_soon(self._flush)
+            asyncio.get_running_loop().call_soon(self.flush)
         self.out.append(encode_frame(message))
 
-    def _flush(self) -> None:
-        if self.transport is not None and not self.is_closed:
+    def flush(self) -> None:
+        """Send what was written so far."""
+        if self.out and self.transport is not None and not self.is_closed:
             self.transport.write(b"".join(self.out))
         self.out.clear()
 
@@ -264,6 +265,7 @@ class LauncherClient:
             size += weight
         if chunk:
             link.write(Submit(orders=chunk))
+        link.flush()  # a task waits for it; what else the daemon has to say may go later
 
     def _refuse(self, link: _Link, name: str, order: Order, size: int) -> None:
         """An order that no message can hold ends here; it would never arrive."""
