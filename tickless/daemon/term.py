@@ -161,11 +161,12 @@ class Term:
                 self._append(Entry(None, Decision(effects=[AckReport(attempt_id=attempt_id)], wake_at=self._timer_at)))
                 continue
             if isinstance(report, Finished) and attempt_id in self._poison.unstorable:
-                report = replace(
-                    report,
+                # Nothing of it is taken over but its instant, so that it cannot be refused again.
+                report = Finished(
+                    attempt_id=attempt_id,
+                    at=report.at,
                     state=AttemptState.FAILED,
                     reason=EndReason.UNSTORABLE,
-                    output=None,
                     error=f"Postgres refused what this attempt reported: {self._poison.unstorable[attempt_id]}",
                 )
             self.offer(report)

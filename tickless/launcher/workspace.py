@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from tickless.launcher.spawn import CannotSpawn, Spawner
 from tickless.wire.layout import OUTCOME_DIR, SCRATCH_DIR, outcome_path, scratch_path
-from tickless.wire.outcome import Outcome, decode_outcome
+from tickless.wire.outcome import MAX_RECORD_BYTES, Outcome, decode_outcome
 
 _MOST_OUTCOME_BYTES = 1024 * 1024
 _READ_BYTES = 64 * 1024
@@ -87,6 +87,8 @@ class Workspaces:
             data = os.read(fd, _READ_BYTES)
             while b"\n" not in data[-_READ_BYTES:] and (more := os.read(fd, 16 * _READ_BYTES)):
                 data += more
+                if len(data) > MAX_RECORD_BYTES:
+                    return None  # user code has written to it; it would not fit into a frame
         finally:
             os.close(fd)
         outcome = decode_outcome(data)

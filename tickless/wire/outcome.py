@@ -13,6 +13,8 @@ from tickless.model.state import AttemptState, EndReason
 MAX_ERROR_BYTES = 16 * 1024
 MAX_OUTPUT_BYTES = 4 * 1024 * 1024
 """No order may allow more: as a string inside a frame it may become twice as long."""
+MAX_RECORD_BYTES = 2 * MAX_OUTPUT_BYTES + 8 * MAX_ERROR_BYTES
+"""No record of a runner is longer; whoever reads one stops there."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,6 +28,9 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     output: str | None = None
     """The return value as JSON text."""
 
+
+_STATES = frozenset({AttemptState.SUCCESS, AttemptState.FAILED, AttemptState.SKIPPED})
+_REASONS = frozenset({EndReason.EXITED, EndReason.RAISED, EndReason.NOT_STARTED, EndReason.OUTPUT_REFUSED})
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Outcome)
@@ -45,9 +50,17 @@ def decode_outcome(data: bytes) -> Outcome | None:
         outcome = _decoder.decode(record)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-    if outcome.output is not None and "\0" in outcome.output:
-        return None
-    return outcome
+    return outcome if _is_a_runners(outcome) else None
+
+
+def _is_a_runners(outcome: Outcome) -> bool:
+    """User code can write to the file, too: nothing may get through that a runner would not write."""
+    return (
+        outcome.state in _STATES
+        and outcome.reason in _REASONS
+        and (outcome.exit_code is None or 0 <= outcome.exit_code <= 255)
+        and (outcome.output is None or "\0" not in outcome.output)
+    )
 
 
 def clean_text(text: str, limit: int = MAX_ERROR_BYTES) -> str:

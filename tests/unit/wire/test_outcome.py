@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 import pytest
 
 from tickless.model.state import AttemptState, EndReason
@@ -22,6 +25,21 @@ def test_a_torn_record_is_none(data: bytes) -> None:
 def test_a_record_with_a_nul_in_its_output_is_none() -> None:
     nul = Outcome(attempt_id=1, state=AttemptState.SUCCESS, reason=EndReason.EXITED, output='"\0"')
     assert decode_outcome(encode_outcome(nul)) is None
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"state": AttemptState.RUNNING},
+        {"state": AttemptState.LOST},
+        {"reason": EndReason.STOPPED},
+        {"reason": EndReason.UNSTORABLE},
+        {"exit_code": 2**40},
+        {"exit_code": -1},
+    ],
+)
+def test_a_record_that_no_runner_writes_is_none(fields: dict[str, Any]) -> None:
+    assert decode_outcome(encode_outcome(msgspec.structs.replace(DONE, **fields))) is None
 
 
 def test_clean_text_can_be_stored() -> None:
