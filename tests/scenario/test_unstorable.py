@@ -106,3 +106,22 @@ def test_a_record_that_no_runner_writes_is_no_record(stage: Stage) -> None:
         assert "without recording an outcome" in tasks[task_id]["attempt"]["error"]
         assert len(stage.attempts(run, task_id)) == 1
     assert rebuilds(stage) == before
+
+
+def test_a_dag_that_postgres_refuses_is_an_error_of_its_file(stage: Stage) -> None:
+    stage.write("forges.py", 'with DAG("forged"): bash("a", "echo good")')
+    stage.wait(lambda: stage.dag("forged"), "its good version")
+    before = rebuilds(stage)
+    stage.write(
+        "forges.py",
+        """
+result = {"file": "forges.py", "dags": [{"spec": {"dag_id": "forged", "tasks": []}, "hash": "a\\0b"}]}
+os.write(int(sys.argv[sys.argv.index("--result-fd") + 1]), json.dumps(result).encode())
+os._exit(0)
+""",
+    )
+    error = stage.wait(lambda: stage.error_of("forges.py"), "the error")
+    assert "DAG 'forged' cannot be stored: Postgres: " in error["error"]
+    run, state = stage.do("forged")
+    assert (state, stage.log(run, "a")) == ("success", "good\n"), "the last good version"
+    assert rebuilds(stage) == before + 1

@@ -11,7 +11,7 @@ import msgspec
 from tickless.core.events import DagParsed, DagVanished
 from tickless.daemon.dagreport import ParsedFile
 from tickless.daemon.scheduler import Scheduler
-from tickless.errors import Conflict, Unavailable
+from tickless.errors import Conflict, Unavailable, UserError
 from tickless.store.base import ImportProblem, Store
 from tickless.store.reader import Reader
 from tickless.telemetry.log import get_log
@@ -103,6 +103,9 @@ class Catalogue:
             after = current.get(dag_id)
         except Unavailable:
             return  # the next term is told everything
+        except UserError as refused:
+            self._note_refused(event, refused)
+            return
         if after is not None and after is not before:
             version = after.version
             log.info("dag.parsed", dag_id=dag_id, version=version.number, tasks=len(after.tasks), file=version.file)
@@ -143,6 +146,13 @@ class Catalogue:
         elif self.problems.pop(key, None) is not None:
             self._unsaved[key] = ImportProblem(folder=key[0], file=key[1], error=None)
         self._has_unsaved.set()
+
+    def _note_refused(self, event: DagParsed | DagVanished, error: UserError) -> None:
+        """Postgres does not take this version; the last good one stays, as with any broken file."""
+        assert isinstance(event, DagParsed)
+        for key, dag_ids in self._dags_of.items():
+            if event.spec.dag_id in dag_ids:
+                self._note(key, ImportProblem(folder=key[0], file=key[1], error=error.message))
 
     async def _clear_leftovers(self, folder: str) -> None:
         """Errors of an earlier daemon, of files that are well or gone now."""

@@ -71,6 +71,8 @@ class Poison:
     quarantined: set[AttemptId] = field(default_factory=set)
     requests: dict[int, str] = field(default_factory=dict)
     """Trigger requests that Postgres refused, with why."""
+    dags: dict[str, str] = field(default_factory=dict)
+    """The same of DAG versions, by hash: every new term is told of them again."""
 
 
 class Term:
@@ -122,6 +124,8 @@ class Term:
         """Decide what follows from the event. A refusal goes to `reply`, or is raised when there is none."""
         if self.is_over or self._failure is not None:
             raise Unavailable("the scheduler is reloading its state", hint="Try again in a moment.")
+        if isinstance(event, events.DagParsed) and event.hash in self._poison.dags:
+            raise UserError(self._poison.dags[event.hash])
         run = self._run_of(event)
         try:
             decision = self.engine.step(event, self._clock.now())
@@ -339,6 +343,8 @@ class Term:
         )
         if isinstance(event, Finished | Lost):
             self._poison.unstorable[AttemptId(event.attempt_id)] = error.message
+        elif isinstance(event, events.DagParsed):
+            self._poison.dags[event.hash] = f"DAG {event.spec.dag_id!r} cannot be stored: {error.message}"
         refusal = UserError(f"Postgres refuses this: {error.message}", hint=error.hint)
         if isinstance(event, commands.StartRun) and error.sqlstate == UNIQUE_VIOLATION:
             # By a finished run, which the engine does not know.
