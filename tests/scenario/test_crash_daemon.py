@@ -149,6 +149,16 @@ def test_nothing_is_admitted_after_sigterm_and_what_runs_goes_on() -> None:
         }
 
 
+def test_a_stop_that_kills_tasks_leaves_no_process_of_the_house() -> None:
+    with House({"held.py": HELD}, {"held": HELD_PLAN}) as house:
+        house.start()
+        house.run("held")
+        eventually(lambda: len(house.ledger.started()) == HELD_TASKS, "running tasks")
+        house.client.post("/stop", {"kill_tasks": True})
+        assert house.daemon.wait(60) == 0
+        assert house.processes() == []
+
+
 def test_a_second_daemon_on_the_same_home_is_refused(house: House) -> None:
     first = house.daemon
     house.start(is_awaited=False)

@@ -230,7 +230,7 @@ class Daemon:
     async def _revive(self) -> None:
         """Before each rebuild: bring back what we started and what has died since, and wait for the lead."""
         await self._database.revive()
-        if self._owns_launcher:
+        if self._owns_launcher and self._stop_kind is not StopKind.KILL_TASKS:
             await ensure_launcher(self._home)
         if self._leader is not None:
             await self._leader.wait_held()
