@@ -30,10 +30,9 @@ SABOTAGES = [
     Sabotage(
         name="gate_opened_before_the_start_record",
         file=SERVICE,
-        old="        self.spool.append(StartedRecord(attempt.started, attempt.ticks, self.place.boot_id, attempt.workspace))\n",
-        new="        attempt.open_gate(GATE_OPEN)\n        time.sleep(0.2)\n"
-        "        self.spool.append(StartedRecord(attempt.started, attempt.ticks, self.place.boot_id, attempt.workspace))\n",
-        tests=(CRASH + "test_kill_of_the_launcher_at",),
+        old="        self.spool.append(StartedRecord(",
+        new="        attempt.open_gate(GATE_OPEN)\n        time.sleep(0.2)\n        self.spool.append(StartedRecord(",
+        tests=(CRASH + "test_kill_of_the_launcher_at[launcher.at_gate-lost-bash]",),
     ),
     Sabotage(
         name="lost_end_reported_as_success",

@@ -82,7 +82,7 @@ def test_a_killed_postgres_is_started_again_by_an_idle_daemon(house: House) -> N
     killed = postmaster(house)
     os.kill(killed, signal.SIGKILL)
     eventually(lambda: not is_alive(killed))
-    eventually(lambda: house.postmaster_pid() not in (None, killed), "another postmaster", 30)
+    eventually(lambda: house.postmaster_pid() not in (None, killed), "another postmaster")
     eventually(lambda: trigger(house, "diamond"), "a database that takes requests")
     house.check()
 
@@ -95,7 +95,7 @@ def test_a_postgres_that_goes_while_the_lead_is_taken_back_is_started_again(hous
         gone = postmaster(house)
         end_backends(house, "leader", "writer")
         os.kill(gone, signal.SIGINT)
-        eventually(lambda gone=gone: house.postmaster_pid() not in (None, gone), "another postmaster", 30)  # type: ignore[misc]  # mypy does not see the default's type
+        eventually(lambda gone=gone: house.postmaster_pid() not in (None, gone), "another postmaster")  # type: ignore[misc]  # mypy does not see the default's type
     house.check()
 
 

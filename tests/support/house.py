@@ -39,8 +39,8 @@ from tickless.wire.mark import mark_of
 T = TypeVar("T")
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_SECONDS = 60.0
-"""Ceiling for everything that must come at some time. Reached only when something is broken."""
+PATIENCE_SECONDS = 12.0 if os.environ.get("TICKLESS_PLANTED") else 60.0
+"""Ceiling for everything that must come at some time. Reached only when something is broken, as if by plan."""
 AUDIT_SECONDS = 0.25
 NEVER_LOGGED = {"audit.found", "event.quarantined", "flush.conflicted", "flush.refused", "library.warned"}
 
@@ -142,7 +142,9 @@ class House:
         with self._log.open("ab") as log:
             self._daemon = subprocess.Popen(
                 [sys.executable, "-P", "-m", "tickless", *words, "--home", str(self.home)],
-                env=env | {"PYTHONPATH": str(ROOT), "TICKLESS_STRICT_EVENTS": "1"} | (points.env if points is not None else {}),
+                env=env
+                | {"PYTHONPATH": str(ROOT), "TICKLESS_STRICT_EVENTS": "1"}
+                | (points.env if points is not None else {}),
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
