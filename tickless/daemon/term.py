@@ -69,6 +69,9 @@ class Poison:
 
     unstorable: dict[AttemptId, str] = field(default_factory=dict)
     quarantined: set[AttemptId] = field(default_factory=set)
+    """Attempts whose end was set aside. Their senders have forgotten them, so only a cancel can still end them."""
+    given_up: set[AttemptId] = field(default_factory=set)
+    """Those among them which not even that could end."""
     requests: dict[int, str] = field(default_factory=dict)
     """Trigger requests that Postgres refused, with why."""
     dags: dict[str, str] = field(default_factory=dict)
@@ -362,6 +365,8 @@ class Term:
         """Keep an event that raised, freeze its run, and let everything else go on in a new term."""
         attempt_id = AttemptId(event.attempt_id) if isinstance(event, Started | Finished | Lost) else None
         if attempt_id is not None and not isinstance(event, Started):
+            if attempt_id in self._poison.quarantined:
+                self._poison.given_up.add(attempt_id)
             self._poison.quarantined.add(attempt_id)
         entry = QuarantinedEvent(
             run=run,
@@ -391,6 +396,8 @@ class Term:
                         self._unlaunched.discard(effect.attempt_id)
                         if effect.executor in self._attached:
                             launches.append(effect)
+                    case StopAttempt() if effect.stop.attempt_id in self._poison.quarantined:
+                        asyncio.get_running_loop().call_soon(self._end_quarantined, AttemptId(effect.stop.attempt_id))
                     case StopAttempt():
                         stops.setdefault(effect.executor, []).append(effect.stop)
                     case AckReport():
@@ -421,6 +428,13 @@ class Term:
             else:
                 log_run(news)
             self._publish(news)
+
+    def _end_quarantined(self, attempt_id: AttemptId) -> None:
+        """The run of an attempt whose end was set aside is being cancelled: nobody else will report an end of it."""
+        if not self.is_over and self._failure is None and attempt_id not in self._poison.given_up:
+            self.offer(
+                Lost(attempt_id=attempt_id, at=self._clock.now(), why="its end was set aside as an internal error")
+            )
 
     def _remember_output(self, entry: Entry, ended: AttemptEnded) -> None:
         row = ended.attempt
