@@ -307,7 +307,7 @@ def test_what_the_import_leaves_behind_is_a_warning_and_does_not_hold_the_parse(
     assert result.problem is None
     assert len(result.dags) == 1
     text = "\n".join(result.warnings)
-    for words in ("1 thread running: poller", "child processes", "1 socket open", f"127.0.0.1', {port}", "prints"):
+    for words in ("1 thread running: poller", "child processes", "1 socket open", f"127.0.0.1:{port}", "prints"):
         assert words in text
     wait_until_gone(int((tmp_path / "pid").read_text()))
 
