@@ -71,8 +71,9 @@ def test_a_run_that_is_waited_for_gives_its_verdict_as_exit_code(stage: Stage) -
     people = stage.cli("run", "start", "fails", "--wait", is_json=False)
     assert people.code == 1
     assert people.out.strip().isdecimal(), "stdout is the number, for scripts"
-    assert "breaks: failed" in people.err
     assert "failed after" in people.err
+    number = people.out.strip()
+    assert f"  breaks: failed (exited, exit code 7); tickless task logs {number} breaks\n" in people.err
 
 
 def test_a_run_can_be_followed_and_cancelled(stage: Stage) -> None:

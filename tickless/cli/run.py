@@ -15,7 +15,7 @@ from tickless.cli.output import duration, emit_fields, emit_json, emit_table, mo
 from tickless.cli.page import every_page
 from tickless.cli.problem import FAILED, OK, say
 from tickless.cli.ref import run_number
-from tickless.errors import UserError
+from tickless.errors import Unavailable, UserError
 from tickless.model.state import RunState
 
 START_PATIENCE_SECONDS = 30.0
@@ -32,6 +32,7 @@ _COLUMNS = {
     "took": "took",
 }
 
+_MOST_FAILURES = 5
 _STATES = [state.value for state in RunState]
 
 run = Group(name="run", help="Start, list, show and cancel dag runs. RUN is a run's number or DAG/RUN_ID.")
@@ -70,7 +71,10 @@ def start(ctx: click.Context, dag: str, conf: str | None, run_id: str | None, wa
         emit_json({**started, **ended})
     took = duration(seconds_between(ended["started_at"], ended["ended_at"]))
     say(f"run {number} ({name}): {ended['state']} after {took}")
-    return OK if ended["state"] == "success" else FAILED
+    if ended["state"] == "success":
+        return OK
+    _say_failures(client, number)
+    return FAILED
 
 
 @run.command("list")
@@ -167,3 +171,18 @@ def _say_attempt(line: dict[str, Any]) -> None:
     again = ", will be tried again" if line["task_state"] == "up_for_retry" else ""
     error = f": {safe(line['error'])}" if line["error"] else ""
     say(f"  {line['task_id']}{index}: {line['state']} after {duration(line['seconds'])}{again}{error}")
+
+
+def _say_failures(client: Client, number: int) -> None:
+    """Which tasks failed, and where to read on. Their news may have come before anybody listened."""
+    try:
+        page = client.get(path_of("runs", number, "tasks"), state=("failed",), limit=_MOST_FAILURES + 1)
+    except Unavailable:
+        return  # the verdict is known; this was only to help
+    for item in page["items"][:_MOST_FAILURES]:
+        index = "" if item["map_index"] < 0 else f"[{item['map_index']}]"
+        code = (item["attempt"] or {}).get("exit_code")
+        why = (item["reason"] or "") + (f", exit code {code}" if code else "")
+        say(f"  {item['task_id']}{index}: failed ({why}); tickless task logs {number} {item['task_id']}{index}")
+    if len(page["items"]) > _MOST_FAILURES:
+        say(f"  and more: tickless task list {number} --state failed")
