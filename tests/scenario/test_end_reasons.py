@@ -85,14 +85,14 @@ with DAG("ends", max_active_tasks=32):
         return ["\\ud800"]
 
 with DAG("slow"):
-    # Neither it nor its grandchildren listen to TERM.
+    # The timeouts leave a busy machine the time to set the traps. Neither it nor its grandchildren listen to TERM.
     bash("deaf", """
 trap '' TERM
 (trap '' TERM; setsid bash -c 'trap "" TERM; echo $BASHPID >> PIDS; while :; do sleep 0.05; done' &
  echo $BASHPID >> PIDS; while :; do sleep 0.05; done) &
 echo $$ >> PIDS
 while :; do sleep 0.05; done
-""".replace("PIDS", NOTES + ".pids"), execution_timeout=1)
+""".replace("PIDS", NOTES + ".pids"), execution_timeout=3)
     @python("polite", execution_timeout=0.5)
     def polite():
         try:
@@ -103,7 +103,7 @@ while :; do sleep 0.05; done
         print("got TERM", flush=True)
         sys.exit(0)
 
-    @python("listens", execution_timeout=0.5)
+    @python("listens", execution_timeout=3)
     def listens():
         signal.signal(signal.SIGTERM, on_term)
         time.sleep(3600)
