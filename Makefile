@@ -24,7 +24,7 @@ run: $(READY)  ## Start everything with the four examples running, in the foregr
 
 test: export TICKLESS_STRICT_EVENTS := 1
 test: $(READY)  ## Run the tests, on a private Postgres
-	$(BIN)/python -m pytest -m 'not chaos' $(ARGS)
+	$(BIN)/python -m pytest -m 'not chaos' -n 4 --dist loadfile $(ARGS)
 
 check: $(READY)  ## Lint, format, types, import contracts
 	$(BIN)/ruff check

@@ -74,7 +74,7 @@ def test_a_frozen_daemon_goes_on_where_it_was(house: House) -> None:
 def test_daemon_and_launcher_killed_together(house: House) -> None:
     for dag_id in PLANS:
         house.run(dag_id)
-    eventually(lambda: house.of_kind("attempt"), "a running task")
+    eventually(house.ledger.started, "a task that has started")
     launcher = house.launcher_pid()
     assert launcher is not None
     house.daemon.kill()
@@ -87,7 +87,7 @@ def test_daemon_and_launcher_killed_together(house: House) -> None:
 def test_everything_killed_at_once(house: House) -> None:
     for dag_id in PLANS:
         house.run(dag_id)
-    eventually(lambda: house.of_kind("attempt"), "a running task")
+    eventually(house.ledger.started, "a task that has started")
     postmaster = house.postmaster_pid()
     for process in house.processes():
         if process.kind in ("daemon", "launcher", "base zygote", "zygote"):

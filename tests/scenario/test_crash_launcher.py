@@ -141,9 +141,9 @@ def test_a_killed_task_without_retries_fails_and_so_does_its_run(house: House, g
 
 
 def test_a_launcher_killed_again_and_again_is_back_each_time(house: House) -> None:
-    for _ in range(4):
+    for killed in range(4):
         run_all(house)
-        eventually(lambda: house.of_kind("attempt"), "a running task")
+        eventually(lambda seen=killed: len(house.ledger.started()) > seen, "one task more that has started")
         house.kill_launcher()
     house.check()
 
