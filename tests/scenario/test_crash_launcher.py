@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -140,10 +141,14 @@ def test_a_killed_task_without_retries_fails_and_so_does_its_run(house: House, g
     house.check()
 
 
+def has_started_more_than(house: House, tasks: int) -> bool:
+    return len(house.ledger.started()) > tasks
+
+
 def test_a_launcher_killed_again_and_again_is_back_each_time(house: House) -> None:
     for killed in range(4):
         run_all(house)
-        eventually(lambda seen=killed: len(house.ledger.started()) > seen, "one task more that has started")
+        eventually(partial(has_started_more_than, house, killed), "one task more that has started")
         house.kill_launcher()
     house.check()
 

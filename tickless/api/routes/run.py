@@ -21,8 +21,7 @@ from tickless.core.decision import AttemptEnded, RunChanged
 from tickless.errors import NotFound, UserError
 from tickless.model.dag import check_id
 from tickless.model.id import RunKey
-from tickless.model.row import AttemptRow
-from tickless.model.state import FINISHED_RUN_STATES, RunState, TaskState
+from tickless.model.state import FINISHED_RUN_STATES, RunState
 
 router = APIRouter(tags=["runs"])
 
@@ -137,7 +136,6 @@ def _has_nul(value: Any) -> bool:
 
 async def _progress(backend: Backend, run: int, timeout_seconds: float | None) -> AsyncIterator[bytes]:
     deadline = None if timeout_seconds is None else anyio.current_time() + timeout_seconds
-    told: set[tuple[str, int]] = set()
     with backend.watch.subscribe(run) as watcher:
         is_finished = (await find_run(backend, run)).row.state in FINISHED_RUN_STATES
         while not is_finished:
@@ -148,28 +146,24 @@ async def _progress(backend: Backend, run: int, timeout_seconds: float | None) -
             must_look = watcher.must_look
             for effect in watcher.take():
                 if isinstance(effect, AttemptEnded):
-                    told.add((effect.attempt.task_id, effect.attempt.map_index))
-                    yield _line(_attempt_line(effect.attempt, effect.task_state))
+                    yield _line(_attempt_line(effect))
                 elif isinstance(effect, RunChanged):
                     must_look = True
             if must_look:
                 is_finished = (await find_run(backend, run)).row.state in FINISHED_RUN_STATES
-    # What failed before anybody could watch is said too: it is what the caller wants to know.
-    for failed in await backend.reader.instances(RunKey(run), states=[TaskState.FAILED]) if is_finished else []:
-        if failed.attempt is not None and (failed.row.task_id, failed.row.map_index) not in told:
-            yield _line(_attempt_line(failed.attempt, failed.row.state))
     view = await _view(backend, run)
     yield _line({"run": view.model_dump(mode="json")})
 
 
-def _attempt_line(row: AttemptRow, task_state: TaskState) -> dict[str, Any]:
+def _attempt_line(effect: AttemptEnded) -> dict[str, Any]:
+    row = effect.attempt
     seconds = (row.ended_at - row.started_at).total_seconds() if row.started_at and row.ended_at else None
     return {
         "task_id": row.task_id,
         "map_index": row.map_index,
         "try_number": row.try_number,
         "state": row.state.value,
-        "task_state": task_state.value,
+        "task_state": effect.task_state.value,
         "reason": row.reason.value if row.reason else None,
         "seconds": seconds,
         "error": row.error.strip().splitlines()[-1] if row.error and row.error.strip() else None,
