@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 
-from tests.support.house import House, eventually, is_alive, send_signal
+from tests.support.house import ROOT, House, eventually, is_alive, send_signal
 from tests.support.ledger import Limits
 from tests.support.workload import DAGS, HELD, HELD_PLAN, HELD_TASKS, PLANS, POOLS
 
@@ -157,6 +160,26 @@ def test_a_stop_that_kills_tasks_leaves_no_process_of_the_house() -> None:
         house.client.post("/stop", {"kill_tasks": True})
         assert house.daemon.wait(60) == 0
         assert house.processes() == []
+
+
+def test_a_killed_test_process_leaves_no_house_behind() -> None:
+    """Of the harness itself: whoever kills pytest must not have to look for daemons."""
+    script = (
+        "import time\n"
+        "from tests.support.house import House\n"
+        "from tests.support.workload import DAGS, PLANS, POOLS\n"
+        "house = House(DAGS, PLANS, pools=POOLS)\n"
+        "house.start()\n"
+        "print(house.folder, flush=True)\n"
+        "time.sleep(1000)\n"
+    )
+    test = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert test.stdout is not None
+    left = House.left_in(Path(test.stdout.readline().strip()))
+    assert len(left.processes()) > 5
+    test.kill()
+    test.wait()
+    eventually(lambda: not left.folder.exists() and not left.processes(), "the end of the house")
 
 
 def test_a_second_daemon_on_the_same_home_is_refused(house: House) -> None:

@@ -62,6 +62,10 @@ def is_alive(pid: int) -> bool:
     return stat is not None and not stat.is_dead
 
 
+# Reads until the test process is gone, or has said that it ended the house itself.
+_GUARD = 'read -r said; [ "$said" = closed ] || exec "$1" -P -m tests.support.house "$2"'
+
+
 @dataclass(frozen=True, slots=True)
 class Process:
     """A living process of a house."""
@@ -105,6 +109,14 @@ class House:
         self._daemon: subprocess.Popen[bytes] | None = None
         self._log = self.folder / "daemon.log"
         self._points = 0
+        # A killed test process must not leave a daemon behind. A session of its own: Ctrl-C is for pytest.
+        self._guard: subprocess.Popen[bytes] | None = subprocess.Popen(
+            ["sh", "-c", _GUARD, "guard", sys.executable, str(self.folder)],
+            stdin=subprocess.PIPE,
+            cwd="/",
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            start_new_session=True,
+        )
         for name, source in dags.items():
             (self.dags / name).write_text(self.ledger.head() + source)
         (self.home / "tickless.toml").write_text(
@@ -114,6 +126,14 @@ class House:
             f"[daemon]\naudit_interval_seconds = {AUDIT_SECONDS}\n"
             f'[log]\nformat = "json"\n[tasks]\nkill_grace_seconds = 1\n{config}'
         )
+
+    @classmethod
+    def left_in(cls, folder: Path) -> Self:
+        """What is left of a house whose test process was killed; only to be closed."""
+        house = cls.__new__(cls)
+        house.folder, house.home = folder, folder / "home"
+        house._daemon = house._guard = None
+        return house
 
     def __enter__(self) -> Self:
         return self
@@ -283,11 +303,12 @@ class House:
     def processes(self) -> list[Process]:
         """What lives of this house."""
         postgres = set(processes_in(find_base(self.home) / "data"))
-        own, found = os.getpid(), []
+        found = []
+        own = {os.getpid(), self._guard.pid if self._guard is not None else 0}
         launcher = self.launcher_pid()
         needle = os.fsencode(self.folder)
         for entry in os.listdir("/proc"):
-            if not entry.isdigit() or int(entry) == own:
+            if not entry.isdigit() or int(entry) in own:
                 continue
             pid = int(entry)
             if pid in postgres:
@@ -453,6 +474,8 @@ class House:
             assert time.monotonic() < deadline, f"still there: {left}"
             time.sleep(0.02)
         shutil.rmtree(self.folder, ignore_errors=True)
+        if self._guard is not None:
+            self._guard.communicate(b"closed\n")
 
 
 def _read(path: str) -> bytes:
@@ -468,3 +491,7 @@ def send_signal(pid: int, number: int) -> None:
         os.kill(pid, number)
     except ProcessLookupError:
         pass
+
+
+if __name__ == "__main__":
+    House.left_in(Path(sys.argv[1])).close()
