@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,10 @@ def test_only_a_live_postgres_of_the_same_data_directory_counts(tmp_path: Path) 
         ["postgres", "-c", "read x", "-D", str(tmp_path)], executable="/bin/sh", stdin=subprocess.PIPE, cwd=tmp_path
     )
     try:
+        # Popen returns when the old image is gone; the arguments of the new one come a moment later.
+        deadline = time.monotonic() + 30
+        while not is_postmaster(server.pid, tmp_path) and time.monotonic() < deadline:
+            pass
         assert is_postmaster(server.pid, tmp_path)
         assert not is_postmaster(server.pid, tmp_path / "other")
         assert not is_postmaster(os.getpid(), tmp_path)
