@@ -73,7 +73,6 @@ class Scheduler:
         self._tasks: anyio.abc.TaskGroup | None = None
         self._is_stopping = False
         self._requests_dirty = asyncio.Event()
-        self._has_term = asyncio.Event()
         self.on_rebuilt: list[Callable[[], None]] = []
         """Called at the start of each term: sources that keep no record of what was not committed offer it again."""
 
@@ -118,10 +117,6 @@ class Scheduler:
         if self._term is not None:
             self._term.abandon(Unavailable("the connection to Postgres ended"))
 
-    async def wait_ready(self) -> None:
-        """Return when a term is running."""
-        await self._has_term.wait()
-
     async def stop(self) -> None:
         """Admit nothing more, commit what is decided, then end. Running tasks go on under the launcher."""
         self._is_stopping = True
@@ -152,7 +147,6 @@ class Scheduler:
                     for executor in self._executors.values():
                         tasks.start_soon(self._attach, term, executor)
                     tasks.start_soon(self._serve_requests, term)
-                    self._has_term.set()
                     for callback in self.on_rebuilt:
                         callback()
                     if is_first:
@@ -173,7 +167,6 @@ class Scheduler:
                     lost_at = self._clock.monotonic()
                     log.warning("database.lost", error=why)
             self._term = None
-            self._has_term.clear()
             await self._clock.sleep(backoff * random.uniform(0.5, 1.0))
             backoff = min(backoff * 2, LAST_BACKOFF_SECONDS)
 

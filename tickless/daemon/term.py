@@ -96,7 +96,6 @@ class Term:
         self.store = store
         self.outputs = OutputCache()
         self.is_over = False
-        self.flushes = 0
         self.backlog_rows = 0
         self._executors = executors
         self._clock = clock
@@ -292,7 +291,6 @@ class Term:
                 await self._bisect(entries)
                 raise Ended from None
             failpoint.hit("daemon.after_flush")
-            self.flushes += 1
         self._commit(entries)
 
     def _take(self) -> list[Entry]:
