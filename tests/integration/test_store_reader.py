@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 
+import anyio
 import pytest
 
 from tests.support.store import NOW, attempt, change, connected, instance, new, opened, run, version, xcom
@@ -242,6 +244,31 @@ async def test_a_reader_needs_no_leader_and_survives_a_lost_connection(dsn: str)
                 " where application_name = 'tickless reader' and datname = current_database()"
             )
         assert await reader.dags() == []
+    finally:
+        await pool.close()
+
+
+async def test_a_read_given_up_in_a_transaction_is_silent_and_costs_the_next_one_nothing(dsn: str) -> None:
+    """The audit is cancelled when its term ends, and the driver warns of a transaction that comes back open."""
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    pool = ReadPool(dsn, size=1)
+    await pool.open()
+    is_open = anyio.Event()
+
+    async def read() -> None:
+        async with pool.connection() as connection:
+            await connection.execute("begin")
+            is_open.set()
+            await connection.execute("select pg_sleep(60)")
+
+    try:
+        async with anyio.create_task_group() as reading:
+            reading.start_soon(read)
+            await is_open.wait()
+            reading.cancel_scope.cancel()
+        assert await Reader(pool).dags() == []
+        assert complaints == []
     finally:
         await pool.close()
 

@@ -277,5 +277,4 @@ def test_the_ledger_balances_after_random_faults(seed: int) -> None:
             chaos.run()
         except BaseException as error:
             error.add_note(f"TICKLESS_CHAOS_SEED={seed}; faults: {', '.join(chaos.done)}")
-            error.add_note(house.story())
             raise

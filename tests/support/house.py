@@ -42,6 +42,9 @@ ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 12.0 if os.environ.get("TICKLESS_PLANTED") else 60.0
 """Ceiling for everything that must come at some time. Reached only when something is broken, as if by plan."""
 AUDIT_SECONDS = 0.25
+STORY_BEGINS = "daemon:"
+EVERYDAY = ("attempt.finished", "run.started", "run.finished")
+"""Not in a story: there are hundreds of them, and the finding above them must stay in sight."""
 NEVER_LOGGED = {"audit.found", "event.quarantined", "flush.conflicted", "flush.refused", "library.warned"}
 
 
@@ -139,8 +142,8 @@ class House:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if error is not None and not getattr(error, "__notes__", None):
-            error.add_note(self.story())
+        if error is not None:
+            self._tell(error)
         self.close()
 
     # ---- the daemon -----------------------------------------------------------------------------------------------
@@ -381,7 +384,8 @@ class House:
         log = self._log.read_text().splitlines() if self._log.exists() else []
         launcher_log = self.home / "launcher" / "launcher.log"
         launcher = launcher_log.read_text().splitlines() if launcher_log.exists() else []
-        return "\n".join(["daemon:", *log[-60:], "launcher:", *launcher[-25:]])
+        told = [line for line in log if not any(f'"{name}"' in line for name in EVERYDAY)]
+        return "\n".join([STORY_BEGINS, *(line[:400] for line in told[-20:]), "launcher:", *launcher[-8:]])
 
     def events(self, name: str | None = None) -> list[dict[str, Any]]:
         """What the daemons have logged."""
@@ -437,8 +441,12 @@ class House:
         try:
             yield
         except (AssertionError, Unavailable) as error:
-            error.add_note(self.story())
+            self._tell(error)
             raise
+
+    def _tell(self, error: BaseException) -> None:
+        if not any(note.startswith(STORY_BEGINS) for note in getattr(error, "__notes__", ())):
+            error.add_note(self.story())
 
     def _check_rest(self) -> None:
         """I11, and two audits of the resting house (I10)."""

@@ -152,7 +152,8 @@ class Ledger:
         if not self.path.exists():
             return []
         found = []
-        for index, text in enumerate(self.path.read_text().splitlines()):
+        *whole, _ = self.path.read_text().split("\n")  # a reader may see the first half of a line that is being written
+        for index, text in enumerate(whole):
             kind, attempt_id, key, pid, at = text.split(" ")
             found.append(Line(index, kind, int(attempt_id), key, int(pid), float(at)))
         return found

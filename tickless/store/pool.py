@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -60,7 +61,12 @@ class ReadPool:
             raise Unavailable("the pool of reading connections is not open")
         try:
             async with self._pool.acquire() as connection:
-                yield connection  # type: ignore[misc]  # a proxy of the driver's with the same methods
+                try:
+                    yield connection  # type: ignore[misc]  # a proxy of the driver's with the same methods
+                except asyncio.CancelledError:
+                    # Whatever was under way, perhaps in a transaction: a new connection is cheaper than to find out.
+                    connection.terminate()
+                    raise
         except DRIVER_ERRORS as error:
             ours = map_error(error)
             if isinstance(ours, Unstorable) and ours.sqlstate[:2] == "22":
