@@ -14,6 +14,7 @@ import json
 import statistics
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -34,16 +35,49 @@ slots = 16
 IDLE_SECONDS = 60
 
 
-def chain(house: House, rounds: int, dag_id: str = "chain_30") -> dict[str, float]:
-    """Median time from the end of one task's code to the start of the next one's, in milliseconds."""
+def chain(house: House, rounds: int, dsn: str) -> dict[str, float]:
+    """Median time from the end of one task's code to the start of the next one's, in milliseconds, and its parts."""
     hops: list[float] = []
+    parts: list[tuple[float, ...]] = []
     for _ in range(rounds):
         seen = len(house.noted())
-        house.wait(house.start_run(dag_id))
+        run = house.start_run("chain_30")
+        house.wait(run)
         noted = sorted(house.noted()[seen:], key=lambda line: line[1])
         hops.extend((after[2] - before[3]) / 1e6 for before, after in itertools.pairwise(noted))
+        parts.extend(_parts(noted, asyncio.run(_attempts(dsn, run))))
     hops.sort()
-    return {"hop_ms_median": statistics.median(hops), "hop_ms_p95": hops[int(len(hops) * 0.95)]}
+    split = [statistics.median(column) for column in zip(*parts, strict=True)]
+    return {
+        "hop_ms_median": statistics.median(hops),
+        "hop_ms_p95": hops[int(len(hops) * 0.95)],
+        "  code end to recorded end": split[0],
+        "  to the next one's decision": split[1],
+        "  to its start record": split[2],
+        "  to the start of its code": split[3],
+    }
+
+
+async def _attempts(dsn: str, run: int) -> dict[str, tuple[float, float, float]]:
+    """By task: when its attempt was decided, its start recorded, its end recorded; in milliseconds."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        rows = await connection.fetch(
+            "select task_id, queued_at, started_at, ended_at from tickless.task_attempt where dag_run_key = $1", run
+        )
+    finally:
+        await connection.close()
+    return {row[0]: (row[1].timestamp() * 1e3, row[2].timestamp() * 1e3, row[3].timestamp() * 1e3) for row in rows}
+
+
+def _parts(
+    noted: list[tuple[str, str, int, int]], attempts: dict[str, tuple[float, float, float]]
+) -> Iterator[tuple[float, ...]]:
+    for before, after in itertools.pairwise(noted):
+        queued, started, _ = attempts[after[1]]
+        ended = attempts[before[1]][2]
+        moments = (before[3] / 1e6, ended, queued, started, after[2] / 1e6)
+        yield tuple(later - sooner for sooner, later in itertools.pairwise(moments))
 
 
 def fan(house: House, rounds: int, width: int) -> dict[str, float]:
@@ -118,7 +152,7 @@ def main() -> None:
         _print("machine: medians in ms", limits)
         house.wait(house.start_run("one"))  # zygotes are warm from here on, as they are after the first run of a day
         if "chain" in wanted:
-            results["chain of 30"] = found = chain(house, options.rounds)
+            results["chain of 30"] = found = chain(house, options.rounds, dsn)
             found["times_commit_plus_fork"] = found["hop_ms_median"] / (limits["commit"] + limits["fork"])
             _print("chain of 30 Python tasks, end of one to start of the next", found)
         if "bash" in wanted:

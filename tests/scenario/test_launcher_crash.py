@@ -238,8 +238,7 @@ async def test_a_task_killed_after_its_zygote_is_reported_with_its_signal(world:
     assert (end.reason, end.signal) == ("signaled", signal.SIGSEGV)
 
 
-async def test_a_hanging_zygote_holds_up_no_end(world: World) -> None:
-    """Its attempt has exited, and it does not say so: after a while it is killed, and the launcher reaps."""
+async def test_a_hanging_zygote_holds_up_no_end_that_is_on_record(world: World) -> None:
     world.launcher.start()
     await world.connect()
     order = world.orders.python("waits")
@@ -251,6 +250,22 @@ async def test_a_hanging_zygote_holds_up_no_end(world: World) -> None:
     world.go.touch()
     end = await world.sink.finished(order.attempt_id)
     assert end.output == '"waited"'
+    assert is_alive(zygote)
+
+
+async def test_a_hanging_zygote_is_killed_when_only_it_knows_how_its_attempt_has_ended(world: World) -> None:
+    """There is no outcome record: after a while the zygote is killed, and the launcher reaps."""
+    world.launcher.start()
+    await world.connect()
+    order = world.orders.python("waits")
+    await world.submit(order)
+    started = await world.sink.started(order.attempt_id)
+    await soon(world.orders.ran)
+    (zygote,) = world.zygotes()
+    os.kill(zygote, signal.SIGSTOP)
+    os.kill(started.pid, signal.SIGSEGV)
+    end = await world.sink.finished(order.attempt_id)
+    assert (end.reason, end.signal) == ("signaled", signal.SIGSEGV)
     assert not is_alive(zygote)
 
 

@@ -41,8 +41,6 @@ from tickless.telemetry.log import get_log
 
 MAX_FLUSH_ROWS = 2_000
 MAX_BACKLOG_ROWS = 5_000
-START_PATIENCE_SECONDS = 0.01
-"""How long the commit of a start may wait for something more urgent to go with."""
 UNIQUE_VIOLATION = "23505"
 
 log = get_log()
@@ -110,7 +108,6 @@ class Term:
         self._drained.set()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at: datetime | None = None
-        self._lazy: asyncio.TimerHandle | None = None
         self._continuing = False
         self._failure: tuple[Input, str, RunKey | None] | None = None
         self._doom: TicklessError | None = None
@@ -203,15 +200,6 @@ class Term:
             self._touched.update(_runs_of(entry))
         self._batch.append(entry)
         self._drained.clear()
-        if isinstance(entry.input, Started) and not decision.effects:
-            # Nobody waits for the commit of a start, and of a short task the end follows at once: one flush for both.
-            if self._lazy is None:
-                self._lazy = asyncio.get_running_loop().call_later(START_PATIENCE_SECONDS, self._flush_lazily)
-        else:
-            self._has_work.set()
-
-    def _flush_lazily(self) -> None:
-        self._lazy = None
         self._has_work.set()
 
     def _continue(self) -> None:
@@ -520,9 +508,8 @@ class Term:
         for executor in self._executors.values():
             executor.disconnect()
         self._attached.clear()
-        for timer in (self._timer, self._lazy):
-            if timer is not None:
-                timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         for entry in (*self._in_flight, *self._batch):
             if entry.reply is not None:
                 _fail(entry.reply, Unavailable("the outcome is not known yet", hint="Ask again with the same key."))

@@ -12,6 +12,7 @@ from tickless.model.id import RunKey, TaskId, TaskKey
 from tickless.model.order import Order
 from tickless.model.report import Started
 from tickless.model.state import EndReason
+from tickless.wire.outcome import Outcome
 
 
 class Phase(StrEnum):
@@ -43,6 +44,8 @@ class Attempt:
     started: Started | None = None
     started_monotonic: float = 0.0
     exit: Exit = field(default_factory=Exit)
+    outcome: Outcome | None = None
+    """Its record, if it was read already."""
     stop_reason: EndReason | None = None
     kill_at: float = 0.0
     """Monotonic; until then a stopped attempt's processes may end in their own time."""

@@ -72,10 +72,21 @@ def children() -> list[int]:
     """Pids of our own children, zombies included."""
     pid = os.getpid()
     try:
-        with open(f"/proc/{pid}/task/{pid}/children", "rb") as file:
-            return [int(child) for child in file.read().split()]
+        return [int(child) for child in _read_whole(f"/proc/{pid}/task/{pid}/children").split()]
     except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN
         return [stat.pid for stat in all_processes() if stat.ppid == pid]
+
+
+def _read_whole(path: str) -> bytes:
+    """Without the half a dozen further system calls of `open`: this is read at the end of every attempt."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        data = b""
+        while more := os.read(fd, 65536):
+            data += more
+        return data
+    finally:
+        os.close(fd)
 
 
 def all_processes() -> list[Stat]:

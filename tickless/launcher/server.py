@@ -64,6 +64,7 @@ class Server:
         self._log = log
         self._connections: set[_Connection] = set()
         self._leader: _Connection | None = None
+        self._buffer = memoryview(bytearray(_READ_BYTES))  # one for ever: so large a new one costs three system calls
         launcher.send = self._send_outbox
         listener.setblocking(False)
         loop.add(listener.fileno(), READ, lambda _mask: self._accept())
@@ -100,16 +101,16 @@ class Server:
         if not mask & READ or connection.is_closed:
             return
         try:
-            data = connection.sock.recv(_READ_BYTES)
+            size = connection.sock.recv_into(self._buffer)
         except BlockingIOError:
             return
         except OSError:
-            data = b""
-        if not data:
+            size = 0
+        if not size:
             self._close(connection)
             return
         try:
-            for message in connection.reader.feed(data):
+            for message in connection.reader.feed(self._buffer[:size]):
                 if not self._on_message(connection, message):
                     return
         except Exception as error:

@@ -47,6 +47,9 @@ from tickless.model.order import Order, StopOrder
 from tickless.model.report import Finished, Lost, Started
 from tickless.model.state import AttemptState, EndReason
 
+_START_PATIENCE_SECONDS = 0.01
+"""Nobody waits for the news of a start, and the report of an end repeats it: of a task that is shorter than this only
+the end is told."""
 _ZYGOTE_PATIENCE_SECONDS = 5.0
 """Between the exit of an attempt and the killing of the zygote that has not told of it."""
 
@@ -96,6 +99,7 @@ class Launcher:
         self._to_release: list[Attempt] = []
         self._to_free: list[str] = []
         self._outbox = Outbox()
+        self._untold: dict[int, Started] = {}
         self.is_stopping = False
 
     # What the daemon asks for
@@ -171,18 +175,19 @@ class Launcher:
                 self._sweeper.run_once()
                 if not self.spool.is_pending:
                     break
-        for workspace in self._to_free:  # only now: until the end was in the spool, the record was all there was
-            self.workspaces.give_back(workspace)
-        self._to_free.clear()
         if self._outbox:
             if self._outbox.finished:
                 failpoint.hit("launcher.before_report")
             outbox, self._outbox = self._outbox, Outbox()
             self.send(outbox)
+        for workspace in self._to_free:  # only now: until the end was in the spool, the record was all there was
+            self.workspaces.give_back(workspace)
+        self._to_free.clear()
 
     def drop_unsent(self) -> None:
         """A new leader gets everything from the spool's contents; what this round had noted would come twice."""
         self._outbox = Outbox()
+        self._untold.clear()
 
     def hunt(self, attempts: list[Attempt]) -> None:
         """Kill what is left of attempts of a former launcher, then end them."""
@@ -288,7 +293,13 @@ class Launcher:
             failpoint.hit("launcher.at_gate")
             attempt.open_gate(GATE_OPEN)
             if attempt.started is not None and not attempt.is_forgotten:
-                self._outbox.started.append(attempt.started)
+                if not self._untold:
+                    self._loop.call_later(_START_PATIENCE_SECONDS, self._tell_starts)
+                self._untold[attempt.id] = attempt.started
+
+    def _tell_starts(self) -> None:
+        self._outbox.started.extend(self._untold.values())
+        self._untold.clear()
 
     def cannot_start(self, attempt: Attempt, error: str) -> None:
         """It ends without ever having had a process; its log says so too."""
@@ -348,6 +359,10 @@ class Launcher:
     def _on_pidfd(self, attempt: Attempt, zygote: int) -> None:
         if attempt.pidfd < 0 or attempt.phase is not Phase.RUNNING or not processes.has_exited(attempt.pidfd):
             return
+        attempt.outcome = self.workspaces.read_outcome(attempt.workspace, attempt.id)
+        if attempt.outcome is not None:
+            self.exited(attempt.id, attempt.pid, Exit())  # that says it all, and its zygote may be busy
+            return
         self._unwatch(attempt)
         attempt.cancel_timer()
         attempt.timer = self._loop.call_later(_ZYGOTE_PATIENCE_SECONDS, lambda: self.zygotes.kill_zygote_of(zygote))
@@ -356,8 +371,8 @@ class Launcher:
         """Nothing of it is alive: judge and report."""
         order, started = attempt.order, attempt.started
         assert started is not None
-        outcome = None
-        if order.kind is TaskKind.PYTHON:
+        outcome = attempt.outcome
+        if outcome is None and order.kind is TaskKind.PYTHON:
             outcome = self.workspaces.read_outcome(attempt.workspace, attempt.id)
         if attempt.is_recovered and outcome is None:
             why = "the launcher was killed while it ran; what was left of it has been killed too"
@@ -385,6 +400,7 @@ class Launcher:
 
     def _end(self, attempt: Attempt, report: Finished | Lost | None = None) -> None:
         """Note the end, free what it held, let the next attempt of its task go. A forgotten one has no report."""
+        self._untold.pop(attempt.id, None)
         if attempt.is_forgotten or report is None:
             self.spool.append(AckedRecord([attempt.id]))
         elif isinstance(report, Finished):

@@ -66,10 +66,9 @@ def rehearse() -> None:
     Its memory is a copy-on-write image of its parent's, and each page that it writes to (a reference count is
     enough) costs a fault; those that every attempt writes to are faulted in now, while nobody waits.
     """
-    for _ in range(2):
-        attempt_environment(decode_order(_BODY), "/")
-        _outcome()
+    attempt_environment(decode_order(_BODY), "/")
+    _outcome()
 
 
 def _outcome() -> bytes:
-    return encode_outcome(call(_ORDER, lambda inputs: {"a": [1, "b", 0.5, None]}, {}))
+    return encode_outcome(call(_ORDER, lambda inputs: None, {}))

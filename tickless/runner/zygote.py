@@ -15,6 +15,7 @@ is the next subreaper.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # `signal` without its enums, which cost a child 60 page faults
 import array
 import gc
 import os
@@ -48,11 +49,14 @@ from tickless.wire.zygote import (
     encode_packet,
 )
 
+_MOST_UNREAPED = 16
 _FD_SIZE = array.array("i").itemsize
 _MOST_FDS = 4
+_SIGCHLD, _SIG_DFL = int(signal.SIGCHLD), int(signal.SIG_DFL)
 _MAX_FD = 1 << 20
-_LULL_MS = 3.0
-"""With nothing to do for so long, a process is forked that stands by for the next order."""
+_LULL_SECONDS = 0.0007
+"""With nothing to do for so long, the dead are reaped, and a process is forked that stands by for the next order. Not
+at once: what has just happened, a start or an end, is on its way to others, and they need the processors more."""
 
 
 def main() -> None:
@@ -134,30 +138,26 @@ class DagZygote:
         load_dag_file(self._source.bundle, self._source.file)
 
     def _serve(self) -> NoReturn:
-        poll = select.poll()
-        poll.register(self._control, select.POLLIN)
-        poll.register(self._wake_read, select.POLLIN)
         control = self._control.fileno()
         wants_standby = True
+        exits = 0
         while True:
-            ready = poll.poll(_LULL_MS if wants_standby and self._standby is None else None)
-            if not ready:
+            lull = _LULL_SECONDS if exits or (wants_standby and self._standby is None) else None
+            ready, _, _ = select.select([control, self._wake_read], [], [], lull)  # poll counts in milliseconds
+            if self._wake_read in ready:
+                os.read(self._wake_read, 4096)
+                exits += 1
+            if exits and (not ready or exits > _MOST_UNREAPED):
+                exits = 0
+                self._reap()
+            elif not ready:
                 wants_standby = self._make_standby()
-            for fd, _ in ready:
-                if fd == control:
-                    data, fds = _receive(self._control)
-                    if not data:
-                        os._exit(0)
-                    self._start(data, fds)
-                    wants_standby = True
-                else:
-                    try:
-                        os.read(self._wake_read, 4096)
-                    except BlockingIOError:
-                        pass
-                    if self._reap() and self._standby is None:
-                        # The daemon commits this end now, and then the next task's order is likely to come.
-                        self._make_standby()
+            if control in ready:
+                data, fds = _receive(self._control)
+                if not data:
+                    os._exit(0)
+                self._start(data, fds)
+                wants_standby = True
 
     def _make_standby(self) -> bool:
         """Fork the process of the next attempt before its order comes. False when the machine allows no more."""
@@ -179,14 +179,14 @@ class DagZygote:
         """In the child: wait for an order; its end is the zygote's end."""
         try:
             self._leave_zygote()
-            os.dup2(channel.fileno(), GATE)
-            os.closerange(GATE + 1, _MAX_FD)
+            fd = channel.fileno()
+            os.closerange(GATE, fd)
+            os.closerange(fd + 1, _MAX_FD)
             rehearse()
-            mine = socket.socket(fileno=GATE)
-            data, fds = _receive(mine)
+            data, fds = _receive(channel)
             if not data:
                 os._exit(0)
-            mine.detach()
+            channel.detach()  # it is closed below, with all that is not the attempt's
             attempt_id, workspace, body = decode_run(data)
         except BaseException as error:
             tell(f"tickless: a process could not stand by: {error!r}")
@@ -228,7 +228,7 @@ class DagZygote:
         """In a child: its own session, and none of our signal handling."""
         os.setsid()
         signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        _signal.signal(_SIGCHLD, _SIG_DFL)
 
     def _become(self, attempt_id: int, workspace: str, data: bytes, fds: list[int]) -> NoReturn:
         """In the child: from a copy of the zygote to the process of one attempt."""
@@ -251,20 +251,18 @@ class DagZygote:
             os._exit(70)
         run_and_exit(order, self._folder, workspace)
 
-    def _reap(self) -> bool:
-        """Tell of every child that has exited; whether an attempt was among them."""
-        is_attempt = False
+    def _reap(self) -> None:
+        """Tell of every child that has exited."""
         while True:
             try:
                 seen = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
-                return is_attempt
+                return
             if seen is None:
-                return is_attempt
+                return
             pid = seen.si_pid
             attempt_id = self._attempts.pop(pid, None)
             if attempt_id is not None:
-                is_attempt = True
                 if seen.si_code == os.CLD_EXITED:
                     self._send(Packet(EXITED, attempt_id, pid, exit_code=seen.si_status))
                 else:

@@ -42,7 +42,7 @@ class FrameReader(Generic[M]):
         self._decoder: msgspec.json.Decoder[M] = msgspec.json.Decoder(message_type)
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> Iterator[M]:
+    def feed(self, data: bytes | memoryview) -> Iterator[M]:
         """Add bytes; yield each message that they complete. Raises BadMessage; the stream is then useless."""
         buffer = self._buffer
         buffer += data
