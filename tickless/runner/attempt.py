@@ -32,14 +32,18 @@ def enter(order: Order, launcher_folder: str, workspace: str) -> None:
     """Take on the attempt's identity: environment, working folder, and its outcome file as descriptor 4."""
     scratch = scratch_path(launcher_folder, workspace)
     os.chdir(scratch)
-    for name in (failpoint.ENV, failpoint.ENV_LOG):
-        os.environ.pop(name, None)
-    for name, value in attempt_environment(order, scratch).items():
-        os.environ[name] = value
+    take_environment(order, scratch)
     fd = _open_outcome(outcome_path(launcher_folder, workspace))
     if fd != OUTCOME:
         os.dup2(fd, OUTCOME, inheritable=False)
         os.close(fd)
+
+
+def take_environment(order: Order, scratch: str) -> None:
+    for name in (failpoint.ENV, failpoint.ENV_LOG):
+        os.environ.pop(name, None)
+    for name, value in attempt_environment(order, scratch).items():
+        os.environ[name] = value
 
 
 def wait_at_gate() -> None:

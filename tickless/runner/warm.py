@@ -7,14 +7,14 @@ these writes. Learnt before the fork, that happens once instead of in every atte
 from __future__ import annotations
 
 import os
+import sys
 
 import msgspec
 
 from tickless.model.dag import TaskKind
 from tickless.model.order import Order
-from tickless.runner.attempt import OUTCOME, decode_order, enter
+from tickless.runner.attempt import OUTCOME, decode_order, enter, take_environment
 from tickless.runner.execute import call
-from tickless.wire.environment import attempt_environment
 from tickless.wire.layout import outcome_path, scratch_path
 from tickless.wire.outcome import encode_outcome
 
@@ -66,8 +66,10 @@ def rehearse() -> None:
     Its memory is a copy-on-write image of its parent's, and each page that it writes to (a reference count is
     enough) costs a fault; those that every attempt writes to are faulted in now, while nobody waits.
     """
-    attempt_environment(decode_order(_BODY), "/")
+    take_environment(decode_order(_BODY), "/")
     _outcome()
+    sys.stdout.flush()
+    sys.stderr.flush()
 
 
 def _outcome() -> bytes:
