@@ -117,6 +117,8 @@ class Limits:
 
     parallelism: int = 32
     dag_concurrency: int = 16
+    max_active_tasks: Mapping[str, int] = field(default_factory=dict)
+    """dag_id -> its own limit in place of `dag_concurrency`."""
 
 
 @dataclass(slots=True)
@@ -258,6 +260,7 @@ def _check_runs(found: Findings, lines: Sequence[Line], rows: Rows, plans: Mappi
 def _check_limits(found: Findings, lines: Sequence[Line], rows: Rows, limits: Limits) -> None:
     """I4, from what the tasks themselves say. One without an end line has lived until its recorded end."""
     of_attempt = {row["attempt_id"]: row for row in rows.attempts}
+    dag_of = {row["key"]: row["dag_id"] for row in rows.runs}
     end_at = {line.attempt_id: line.at for line in lines if line.kind == "E"}
     changes: list[tuple[float, int, Mapping[str, Any]]] = []
     for line in lines:
@@ -271,7 +274,8 @@ def _check_limits(found: Findings, lines: Sequence[Line], rows: Rows, limits: Li
     limit_of = {("parallelism", None): limits.parallelism}
     for at, step, row in sorted(changes, key=lambda change: change[:2]):  # an end before a start at the same moment
         run, pool = ("dag_concurrency", row["dag_run_key"]), ("pool", row["pool"])
-        limit_of[run], limit_of[pool] = limits.dag_concurrency, rows.pools.get(row["pool"], 0)
+        limit_of[run] = limits.max_active_tasks.get(dag_of[row["dag_run_key"]], limits.dag_concurrency)
+        limit_of[pool] = rows.pools.get(row["pool"], 0)
         for key, weight in ((("parallelism", None), 1), (run, 1), (pool, row["pool_slots"])):
             use[key] += step * weight
             if step > 0 and use[key] > limit_of[key]:

@@ -1,0 +1,116 @@
+"""Random DAGs on a whole daemon end as the oracle says: every task instance, every number of tries, every run.
+
+TICKLESS_DAG_SEED=7     the DAG of that seed only, to see again what a failed test has named
+TICKLESS_CHAOS=40       50 DAGs for each (`make chaos` has 1, which means 40)
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+import pytest
+
+from tests.support.house import House
+from tests.support.ledger import Limits, Plan, Rows
+from tests.support.oracle import RULES, DagPlan, Ending, Oracle, Outcome
+from tests.support.random_dags import POOLS, coverage, random_dag, source_of
+
+IN_ONE_HOUSE = 200
+AT_ONCE = 25
+"""Runs that are started together: enough to compete for every limit, not so many that each needs a zygote at once."""
+_ASKED = int(os.environ.get("TICKLESS_CHAOS", "0"))
+HOUSES = 1 if not _ASKED else max(1, (40 if _ASKED == 1 else _ASKED) * 50 // IN_ONE_HOUSE)
+
+
+def batches() -> list[list[int]]:
+    """The seeds of each house."""
+    if seed := os.environ.get("TICKLESS_DAG_SEED"):
+        return [[int(seed)]]
+    return [list(range(first, first + IN_ONE_HOUSE)) for first in range(0, HOUSES * IN_ONE_HOUSE, IN_ONE_HOUSE)]
+
+
+@pytest.mark.parametrize("seeds", batches(), ids=lambda seeds: f"{seeds[0]}-{seeds[-1]}")
+def test_random_dags_end_as_the_oracle_says(seeds: list[int]) -> None:
+    dags = {seed: random_dag(seed) for seed in seeds}
+    files = {f"{dag.dag_id}.py": source_of(dag) for dag in dags.values()}
+    limits = Limits(
+        parallelism=6,
+        dag_concurrency=4,
+        max_active_tasks={dag.dag_id: dag.max_active_tasks for dag in dags.values() if dag.max_active_tasks},
+    )
+    plans = {dag.dag_id: Plan(run_state="", tasks={}) for dag in dags.values()}
+    with House(files, plans, limits=limits, pools=POOLS) as house:
+        house.start()
+        for first in range(0, len(seeds), AT_ONCE):
+            house.wait_finished([house.run(dags[seed].dag_id) for seed in seeds[first : first + AT_ONCE]])
+        found = outcomes_in(house.rows())
+        wrong = [
+            story(seed, dag, found[dag.dag_id])
+            for seed, dag in dags.items()
+            if found[dag.dag_id] not in Oracle(dag).outcomes()
+        ]
+        assert not wrong, f"{len(wrong)} of {len(dags)} runs ended otherwise than foretold\n" + "\n".join(wrong[:3])
+        # What the ledger asserts of every house, limits among them; that the states are right is known by now.
+        house.plans = {dag_id: plan_of(outcome) for dag_id, outcome in found.items()}
+        house.check()
+
+
+def test_the_dice_cover_what_they_are_meant_to_cover() -> None:
+    """A generator that quietly stops making something would leave the test above green about it."""
+    found = coverage([random_dag(seed) for seed in range(IN_ONE_HOUSE)])
+    forbidding = set(RULES) - {"all_done", "all_done_setup_success", "always"}  # those never do, without setups
+    at_least = (
+        {f"rule {rule} runs": 4 for rule in RULES}
+        | {f"rule {rule} forbids": 4 for rule in forbidding}
+        | {f"state {state}": 100 for state in ("success", "failed", "skipped", "upstream_failed")}
+        | {f"kind {kind}": 200 for kind in ("python", "bash", "empty")}
+        | {"run success": 60, "run failed": 60, "retried, then success": 15, "retried, in vain": 40}
+        | {"dags with one outcome": 160, "dags with several outcomes": 5, "dags with max_active_tasks": 80}
+        | {"in a pool": 400, "tries": 900}
+    )
+    missing = {name: f"{found[name]} of {least}" for name, least in at_least.items() if found[name] < least}
+    assert not missing, missing
+
+
+def outcomes_in(rows: Rows) -> dict[str, Outcome]:
+    """How the runs have ended, by dag_id. Tries are counted twice: as the instance says, and as there are attempts."""
+    attempts = Counter((row["dag_run_key"], row["task_id"]) for row in rows.attempts)
+    endings: dict[int, list[tuple[str, Ending]]] = defaultdict(list)
+    for row in rows.instances:
+        tries = attempts[row["dag_run_key"], row["task_id"]]
+        assert tries == row["try_number"], f"{row['task_id']} has {tries} attempts, and try_number {row['try_number']}"
+        endings[row["dag_run_key"]].append((row["task_id"], Ending(state=row["state"], tries=tries)))
+    return {row["dag_id"]: Outcome(run=row["state"], tasks=in_order(endings[row["key"]])) for row in rows.runs}
+
+
+def in_order(endings: Sequence[tuple[str, Ending]]) -> tuple[tuple[str, Ending], ...]:
+    """As the oracle has them: t0, t1 …"""
+    return tuple(sorted(endings, key=lambda each: int(each[0][1:])))
+
+
+def plan_of(outcome: Outcome) -> Plan:
+    return Plan(run_state=outcome.run, tasks={task_id: str(ending.state) for task_id, ending in outcome.tasks})
+
+
+def story(seed: int, dag: DagPlan, found: Outcome) -> str:
+    """All that one needs to understand a disagreement, and to see it again."""
+    allowed = sorted(Oracle(dag).outcomes(), key=lambda outcome: difference(outcome, found))
+    lines = [f"TICKLESS_DAG_SEED={seed}", source_of(dag)]
+    lines += [f"run: expected {sorted({outcome.run for outcome in allowed})}, found {found.run}"]
+    endings = dict(found.tasks)
+    for task_id, ending in allowed[0].tasks:
+        mark = "" if endings.get(task_id) == ending else f"   <-- found {show(endings.get(task_id))}"
+        lines.append(f"  {task_id}: expected {show(ending)}{mark}")
+    if len(allowed) > 1:
+        lines.append(f"  (the nearest of {len(allowed)} endings that the order of events allows)")
+    return "\n".join(lines)
+
+
+def difference(one: Outcome, other: Outcome) -> int:
+    return len(set(one.tasks) ^ set(other.tasks))
+
+
+def show(ending: Ending | None) -> str:
+    return "no such task" if ending is None else f"{ending.state} after {ending.tries} tries"
