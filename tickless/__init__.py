@@ -8,18 +8,34 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tickless.authoring.bash import BashOperator
+    from tickless.authoring.branch import BranchPythonOperator, ShortCircuitOperator
     from tickless.authoring.dag import DAG, dag
-    from tickless.authoring.operators import BashOperator, EmptyOperator, PythonOperator
+    from tickless.authoring.operators import EmptyOperator, PythonOperator
     from tickless.authoring.relation import chain
     from tickless.authoring.task import task
     from tickless.authoring.xcom import XComArg
+    from tickless.exceptions import (
+        AirflowException,
+        AirflowFailException,
+        AirflowSkipException,
+        TaskFailed,
+        TaskSkipped,
+    )
     from tickless.model.state import TriggerRule
 
 __all__ = [
     "DAG",
+    "AirflowException",
+    "AirflowFailException",
+    "AirflowSkipException",
     "BashOperator",
+    "BranchPythonOperator",
     "EmptyOperator",
     "PythonOperator",
+    "ShortCircuitOperator",
+    "TaskFailed",
+    "TaskSkipped",
     "TriggerRule",
     "XComArg",
     "chain",
@@ -29,9 +45,16 @@ __all__ = [
 
 _HOMES = {
     "DAG": "tickless.authoring.dag",
-    "BashOperator": "tickless.authoring.operators",
+    "AirflowException": "tickless.exceptions",
+    "AirflowFailException": "tickless.exceptions",
+    "AirflowSkipException": "tickless.exceptions",
+    "BashOperator": "tickless.authoring.bash",
+    "BranchPythonOperator": "tickless.authoring.branch",
     "EmptyOperator": "tickless.authoring.operators",
     "PythonOperator": "tickless.authoring.operators",
+    "ShortCircuitOperator": "tickless.authoring.branch",
+    "TaskFailed": "tickless.exceptions",
+    "TaskSkipped": "tickless.exceptions",
     "TriggerRule": "tickless.model.state",
     "XComArg": "tickless.authoring.xcom",
     "chain": "tickless.authoring.relation",

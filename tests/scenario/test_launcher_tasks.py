@@ -490,3 +490,138 @@ async def test_ensure_launcher_says_why_it_cannot(tmp_path: Path) -> None:
     with pytest.raises(Unavailable) as caught:
         await ensure_launcher(home)
     assert "launcher" in caught.value.message
+
+
+# What a task says of its own end
+
+VERDICTS = """
+from tickless import TaskFailed, TaskSkipped, AirflowSkipException
+@task
+def skips():
+    raise TaskSkipped("nothing to do today")
+@task
+def skips_as_in_airflow():
+    raise AirflowSkipException
+@task
+def gives_up():
+    raise TaskFailed("the contract has ended")
+@task.branch
+def picks():
+    return "skips"
+@task.branch
+def picks_badly():
+    return "skipz"
+@task.short_circuit
+def stops():
+    return []
+@task
+def _nothing(): pass
+picks() >> [skips(), gives_up()]
+skips_as_in_airflow(), picks_badly(), stops()
+"""
+
+
+@pytest.mark.parametrize(
+    ("task_id", "expected", "words"),
+    [
+        ("skips", ("skipped", "exited", True, None, False), "skipped: nothing to do today"),
+        ("skips_as_in_airflow", ("skipped", "exited", True, None, False), "skipped"),
+        ("gives_up", ("failed", "raised", False, None, False), "TaskFailed: the contract has ended"),
+        ("picks", ("success", "exited", True, ("skips",), False), ""),
+        ("picks_badly", ("failed", "raised", True, None, False), "chose 'skipz', which DAG 'd' does not have. Did you"),
+        ("stops", ("success", "exited", True, None, True), ""),
+    ],
+)
+async def test_what_a_task_says_of_its_end_arrives(shop: Shop, task_id: str, expected: object, words: str) -> None:
+    shop.dag(VERDICTS)
+    order = shop.python(task_id)
+    end = await shop.run(order)
+    assert (end.state, end.reason, end.may_retry, end.follow, end.skip_below) == expected
+    assert words in shop.log(order)
+
+
+# Commands that a DAG file makes
+
+MADE = """
+@task.bash
+def works(text="x"):
+    print("in Python", os.getpid())
+    first = 'echo "in bash $$ $TICKLESS_TASK_ID $OWN"; pwd; grep SigIgn /proc/self/status'
+    return first + "; ls /proc/self/fd | xargs; echo last"
+@task.bash
+def fails():
+    return "exit 7"
+@task.bash
+def skips():
+    return "exit 99"
+@task.bash
+def is_killed():
+    return "kill -KILL $$"
+@task.bash
+def raises():
+    raise ValueError("no command today")
+@task.bash
+def says_nothing():
+    return ""
+@task.bash(cwd="no/such/folder")
+def is_nowhere():
+    return "true"
+@task.bash
+def is_long():
+    return "x" * 200_000
+works(), fails(), skips(), is_killed(), raises(), says_nothing(), is_nowhere(), is_long()
+"""
+
+
+def _made(shop: Shop, task_id: str, **fields: Any) -> Order:
+    fields = {"skip_on_exit_code": 99, "version": f"v{shop.epoch}", **fields}
+    return shop.orders.order(TaskKind.BASH, task_id=task_id, needs_runner=True, **fields)
+
+
+LEAVES_A_THREAD = "import threading, time\nthreading.Thread(target=time.sleep, args=(9,), daemon=True).start()\n"
+
+
+@pytest.mark.parametrize("before", ["", LEAVES_A_THREAD])
+async def test_a_command_made_in_a_runner_takes_over_its_process(shop: Shop, before: str) -> None:
+    shop.dag(MADE, before)
+    order = _made(shop, "works", env={"OWN": "of the task"}, append_env=True)
+    end = await shop.run(order)
+    assert (end.state, end.reason, end.exit_code, end.output) == ("success", "exited", 0, '"last"')
+    first, second, cwd, ignored, fds, _ = shop.log(order).splitlines()
+    assert first.split() == ["in", "Python", str(end.pid)]
+    assert second == f"in bash {end.pid} works of the task"
+    assert cwd.endswith(f"/scratch/{Path(cwd).name}")
+    assert int(ignored.split()[1], 16) & ~0x180000000 == 0
+    assert fds == "0 1 2 3"
+
+
+@pytest.mark.parametrize(
+    ("task_id", "expected", "words"),
+    [
+        ("fails", ("failed", "exited", 7, None), ""),
+        ("skips", ("skipped", "exited", 99, None), ""),
+        ("is_killed", ("failed", "signaled", None, 9), ""),
+        ("raises", ("failed", "raised", 1, None), "ValueError: no command today"),
+        ("says_nothing", ("failed", "raised", 1, None), "returned '', but must return a command"),
+        ("is_nowhere", ("failed", "not_started", 1, None), "cwd 'no/such/folder' cannot be entered"),
+        ("is_long", ("failed", "not_started", 1, None), "Linux gives 128 KiB to one argument"),
+    ],
+)
+async def test_end_of_a_command_made_in_a_runner(shop: Shop, task_id: str, expected: object, words: str) -> None:
+    shop.dag(MADE)
+    order = _made(shop, task_id, do_xcom_push=False)
+    end = await shop.run(order)
+    assert (end.state, end.reason, end.exit_code, end.signal) == expected
+    assert words in shop.log(order)
+    assert words in (end.error or "")
+
+
+async def test_a_command_made_in_a_runner_is_stopped_like_any_other(shop: Shop) -> None:
+    shop.dag('@task.bash\ndef sleeps():\n    return "echo up; exec sleep 1000"\nsleeps()')
+    order = _made(shop, "sleeps")
+    shop.executor.submit([order])
+    await soon(lambda: (shop.home / "logs" / order.log_path).exists() and "up" in shop.log(order), "a sleeping command")
+    shop.executor.stop([StopOrder(attempt_id=order.attempt_id, reason="stopped")])
+    end = await shop.sink.finished(order.attempt_id)
+    shop.executor.ack([AttemptId(order.attempt_id)])
+    assert (end.state, end.reason, end.signal) == ("failed", "stopped", 15)

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
-from tickless.authoring import arguments
 from tickless.authoring.arguments import TaskArguments, check_task_arguments
 from tickless.authoring.dag import DAG, current_dag
 from tickless.authoring.place import DagError, caller, line_in
 from tickless.authoring.relation import Relative
 from tickless.authoring.xcom import XComArg, find, resolve
 from tickless.errors import UserError
-from tickless.model.dag import SKIP_EXIT_CODE, TaskKind, TaskSpec, check_id
+from tickless.model.dag import TaskKind, TaskSpec, check_id
 
-_TEMPLATE = re.compile(r"\{\{\s*(ti|task_instance|dag_run|run_id|params|ds|ts|dag|task|var|conn|macros|"
-                       r"ds_nodash|ts_nodash|logical_date|execution_date|data_interval_(?:start|end))\b")  # fmt: skip
+if TYPE_CHECKING:
+    from tickless.authoring.context import TaskInstance
 
 
 class Operator(Relative):
     """A task of a DAG. `upstream` are the ids of the tasks that it waits for, in the order they were given."""
 
     kind: ClassVar[TaskKind]
+    own_arguments: ClassVar[frozenset[str]] = frozenset()
+    """What a `@task` decorator of this operator takes beside the arguments of every task."""
 
     def __init__(self, task_id: str, given: TaskArguments, *, name: str | None = None) -> None:
         self.place = caller()
@@ -55,8 +55,17 @@ class Operator(Relative):
         """What the task will return, to be passed to other tasks."""
         return XComArg(self)
 
+    @property
+    def needs_runner(self) -> bool:
+        """Whether the DAG file has a part in its execution."""
+        return self.kind is TaskKind.PYTHON
+
     def operators(self) -> list[Operator]:
         return [self]
+
+    def call(self, inputs: Mapping[str, Any], instance: TaskInstance | None = None) -> Any:
+        """Do its work, given the return values of the tasks in `inputs`. In a runner only, if `needs_runner`."""
+        raise NotImplementedError
 
     def to_spec(self) -> TaskSpec:
         """The task as data; its weight is still its own one."""
@@ -119,8 +128,8 @@ class PythonOperator(Operator):
         self._check_call()
         self._read(self.op_args, self.op_kwargs)
 
-    def call(self, inputs: Mapping[str, Any]) -> Any:
-        """Run the function, given the return values of the tasks in `inputs`; an async function runs to its end."""
+    def call(self, inputs: Mapping[str, Any], instance: TaskInstance | None = None) -> Any:
+        """Run the function; an async function runs to its end."""
         args, kwargs = resolve(self.op_args, inputs), resolve(self.op_kwargs, inputs)
         result = self.python_callable(*args, **kwargs)
         if inspect.iscoroutine(result):
@@ -140,69 +149,3 @@ class PythonOperator(Operator):
         except TypeError as error:
             name = getattr(self.python_callable, "__name__", repr(self.python_callable))
             raise DagError(f"task {self.task_id!r} cannot call {name}{signature}: {error}.") from None
-
-
-class BashOperator(Operator):
-    """Runs a command in bash. Exit code 0 is success, `skip_on_exit_code` (99) marks the task skipped.
-
-    `env` replaces the environment, or adds to it with `append_env=True`; the TICKLESS_ variables are always there.
-    """
-
-    kind = TaskKind.BASH
-
-    def __init__(
-        self,
-        *,
-        task_id: str,
-        bash_command: str,
-        env: Mapping[str, str] | None = None,
-        append_env: bool = False,
-        cwd: str | None = None,
-        skip_on_exit_code: int | None = SKIP_EXIT_CODE,
-        **args: Unpack[TaskArguments],
-    ) -> None:
-        super().__init__(task_id, args)
-        of = f"of task {task_id!r}"
-        self.bash_command = _plain(f"bash_command {of}", bash_command)
-        if not self.bash_command.strip():
-            raise DagError(f"bash_command {of} is empty.")
-        self.env = None if env is None else _environment(of, env)
-        self.append_env = arguments.flag(f"append_env {of}", append_env)
-        self.cwd = arguments.optional_text(f"cwd {of}", cwd)
-        code = skip_on_exit_code
-        self.skip_on_exit_code = None if code is None else arguments.whole(f"skip_on_exit_code {of}", code)
-
-    def _own_fields(self) -> dict[str, Any]:
-        return {
-            "command": self.bash_command,
-            "env": self.env,
-            "append_env": self.append_env,
-            "cwd": self.cwd,
-            "skip_on_exit_code": self.skip_on_exit_code,
-        }
-
-
-def _environment(of: str, env: object) -> dict[str, str]:
-    if not isinstance(env, Mapping):
-        raise DagError(f"env {of} is {env!r}, but must be a dict of strings.")
-    for name in env:
-        arguments.text(f"a name in env {of}", name)
-        if not name or "=" in name:
-            raise DagError(f"env {of} has the name {name!r}, which no environment can hold.")
-    return {name: _plain(f"env[{name!r}] {of}", value) for name, value in env.items()}
-
-
-def _plain(name: str, value: object) -> str:
-    """A string without templates: they would reach the shell as they are."""
-    if isinstance(value, XComArg):
-        raise DagError(
-            f"{name} is {value!r}, but a return value cannot be put into a command yet.",
-            hint="Templates come in a later release; pass the value to a @task function instead.",
-        )
-    plain = arguments.text(name, value)
-    if found := _TEMPLATE.search(plain):
-        raise DagError(
-            f"{name} uses the template {{{{ {found[1]} … }}}}, but templates come in a later release.",
-            hint="The run is described by $TICKLESS_RUN_ID, $TICKLESS_CONF and the other TICKLESS_ variables.",
-        )
-    return plain

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tickless.authoring.place import DagError, Place
 from tickless.errors import NotFound
-from tickless.model.dag import DagSpec, TaskKind
+from tickless.model.dag import DagSpec
 
 if TYPE_CHECKING:
     from tickless.authoring.dag import DAG
@@ -43,8 +43,8 @@ def collect(file: str | None = None) -> list[DagSpec]:
     return [dag.to_spec() for dag in dags.values() if file is None or dag.file == file]
 
 
-def callables(dag_id: str) -> Mapping[str, Callable[[Mapping[str, Any]], Any]]:
-    """task_id -> a function of the decoded inputs {task_id: return value}, for the DAG's Python tasks.
+def callables(dag_id: str) -> Mapping[str, Callable[..., Any]]:
+    """task_id -> its `Operator.call`, for those of the DAG's tasks that a runner carries out.
 
     Raises NotFound when no such DAG has been made. A missing input is None to the function that reads it.
     """
@@ -54,20 +54,20 @@ def callables(dag_id: str) -> Mapping[str, Callable[[Mapping[str, Any]], Any]]:
     return _Callables(dag)
 
 
-class _Callables(Mapping[str, Callable[[Mapping[str, Any]], Any]]):
+class _Callables(Mapping[str, Callable[..., Any]]):
     """A view, not a copy: whoever forks for one task must not touch, and so duplicate, the pages of all the others."""
 
     def __init__(self, dag: DAG) -> None:
         self._tasks = dag.tasks
 
-    def __getitem__(self, task_id: str) -> Callable[[Mapping[str, Any]], Any]:
+    def __getitem__(self, task_id: str) -> Callable[..., Any]:
         task = self._tasks[task_id]
-        if task.kind is not TaskKind.PYTHON:
+        if not task.needs_runner:
             raise KeyError(task_id)
-        return task.call  # type: ignore[attr-defined,no-any-return]  # kind PYTHON is PythonOperator
+        return task.call
 
     def __iter__(self) -> Iterator[str]:
-        return (task_id for task_id, task in self._tasks.items() if task.kind is TaskKind.PYTHON)
+        return (task_id for task_id, task in self._tasks.items() if task.needs_runner)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)

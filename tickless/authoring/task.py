@@ -5,9 +5,12 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
-from typing import Any, Generic, NoReturn, ParamSpec, TypeVar, Unpack, overload
+from dataclasses import dataclass
+from typing import Any, Generic, NoReturn, ParamSpec, TypeVar, overload
 
 from tickless.authoring.arguments import TaskArguments, check_task_arguments
+from tickless.authoring.bash import BashTask
+from tickless.authoring.branch import BranchPythonOperator, ShortCircuitOperator
 from tickless.authoring.dag import DAG, current_dag
 from tickless.authoring.operators import PythonOperator
 from tickless.authoring.place import DagError
@@ -23,14 +26,15 @@ class Task(Generic[P, R]):
 
     is_task_factory = True
 
-    def __init__(self, function: Callable[P, R], task_id: str | None, args: TaskArguments) -> None:
+    def __init__(self, function: Callable[P, R], task_id: str | None, args: TaskArguments, kind: _Kind) -> None:
         self.function = function
         self.task_id = task_id or function.__name__
         self.args = args
+        self.kind = kind
         functools.update_wrapper(self, function)
-        given: dict[str, Any] = {**args}
-        given.pop("dag", None)
-        check_task_arguments(f"@task {self.task_id!r}", given)  # at the decorator's line, not at the first call's
+        own = {"dag", *kind.operator.own_arguments}
+        given = {name: value for name, value in args.items() if name not in own}
+        check_task_arguments(f"{kind.name} {self.task_id!r}", given)  # at the decorator's line, not the first call's
 
     def __call__(self, *args: Any, **kwargs: Any) -> XComArg:
         """Add a task to the DAG; arguments may hold other tasks' results. A second call gets the id `name__1`."""
@@ -42,19 +46,19 @@ class Task(Generic[P, R]):
                 f"To run it as a plain function, call {self.function.__name__}.function(...).",
             )
         given: Any = {"doc_md": self.function.__doc__, **self.args}
-        return PythonOperator(
+        return self.kind.operator(
             task_id=_free_id(dag, self.task_id),
             python_callable=self.function,
             op_args=args,
             op_kwargs=kwargs,
-            _name="@task",
+            _name=self.kind.name,
             **given,
         ).output
 
-    def override(self, *, task_id: str | None = None, **args: Unpack[TaskArguments]) -> Task[P, R]:
+    def override(self, *, task_id: str | None = None, **args: Any) -> Task[P, R]:
         """The same function with some arguments changed: `add.override(task_id="sum", retries=3)(1, 2)`."""
         merged: Any = {**self.args, **args}
-        return Task(self.function, task_id or self.task_id, merged)
+        return Task(self.function, task_id or self.task_id, merged, self.kind)
 
     def __getattr__(self, name: str) -> NoReturn:
         if name in {"expand", "expand_kwargs", "partial", "map"}:
@@ -77,29 +81,52 @@ class Task(Generic[P, R]):
         return f"<@task function {self.function.__name__!r}>"
 
 
-class TaskDecorator:
-    """`@task` and `@task(retries=3)`; `@task.python` is the same. Other kinds of Airflow come later."""
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """One of the decorators."""
+
+    name: str
+    operator: type[PythonOperator]
+
+
+class Decorator:
+    """`@task` or one of its kinds, bare or with arguments: `@task.bash(cwd="/srv")`."""
+
+    def __init__(self, name: str, operator: type[PythonOperator]) -> None:
+        self._kind = _Kind(name, operator)
 
     @overload
     def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
     @overload
-    def __call__(
-        self, /, *, task_id: str | None = None, **args: Unpack[TaskArguments]
-    ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
-    def __call__(self, *positional: Any, task_id: str | None = None, **args: Any) -> Any:
+    def __call__(self, /, *, task_id: str | None = None, **args: Any) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+    def __call__(self, /, *positional: Any, task_id: str | None = None, **args: Any) -> Any:
         given: Any = args
         if positional:
             if len(positional) > 1 or not callable(positional[0]) or args or task_id:
-                raise DagError("@task takes keyword arguments only.", hint="Write @task(task_id=..., retries=...).")
-            return Task(positional[0], None, {})
-        return lambda function: Task(function, task_id, given)
+                name = self._kind.name
+                raise DagError(f"{name} takes keyword arguments only.", hint=f"Write {name}(task_id=..., retries=...).")
+            return Task(positional[0], None, {}, self._kind)
+        return lambda function: Task(function, task_id, given, self._kind)
+
+
+class TaskDecorator(Decorator):
+    """`@task`, which is `@task.python`, and the other kinds."""
+
+    def __init__(self) -> None:
+        super().__init__("@task", PythonOperator)
+        self.bash = Decorator("@task.bash", BashTask)
+        """The function returns a command for bash."""
+        self.branch = Decorator("@task.branch", BranchPythonOperator)
+        """The function returns the ids of the tasks to follow; see `BranchPythonOperator`."""
+        self.short_circuit = Decorator("@task.short_circuit", ShortCircuitOperator)
+        """When the function returns something false, what is below is skipped; see `ShortCircuitOperator`."""
 
     @property
     def python(self) -> TaskDecorator:
         return self
 
     def __getattr__(self, name: str) -> NoReturn:
-        if name.startswith("__"):
+        if name.startswith("_"):
             raise AttributeError(name)
         raise DagError(f"@task.{name} does not exist in this release of tickless.", hint="Use @task or an operator.")
 

@@ -81,6 +81,11 @@ class Attempt:
             os.close(self.gate)
             self.gate = -1
 
+    def close_log(self) -> None:
+        if self.log >= 0:
+            os.close(self.log)
+            self.log = -1
+
     def cancel_timer(self) -> None:
         if self.timer is not None:
             self.timer.cancel()

@@ -206,7 +206,7 @@ class Launcher:
             return  # it was stopped or forgotten since
         failpoint.hit("launcher.before_fork")
         try:
-            if attempt.order.kind is TaskKind.PYTHON:
+            if attempt.order.kind is TaskKind.PYTHON or attempt.order.needs_runner:
                 self.zygotes.start(attempt)
             else:
                 self._spawn(
@@ -218,7 +218,7 @@ class Launcher:
             self.cannot_start(attempt, f"internal error of the launcher: {error!r}")
 
     def start_fresh(self, attempt: Attempt) -> None:
-        """A Python task in an interpreter of its own."""
+        """A task of a runner in an interpreter of its own."""
         payload = order_file(attempt.order)
         try:
             self._spawn(attempt, lambda log, gate: self._spawner.fresh_python(attempt.workspace, log, gate, payload))
@@ -234,14 +234,10 @@ class Launcher:
             pid = make(log, gate)
         except (CannotSpawn, OSError) as error:
             self.cannot_start(attempt, str(error))
-            os.close(log)
         else:
-            if attempt.order.kind is TaskKind.BASH and attempt.order.do_xcom_push:
-                attempt.log = log
-            else:
-                os.close(log)
             self.forked(attempt, pid)
         finally:
+            os.close(log)
             os.close(gate)
 
     def open_channels(self, attempt: Attempt) -> tuple[int, int] | None:
@@ -255,6 +251,8 @@ class Launcher:
             attempt.log_start = os.fstat(log).st_size
             attempt.workspace = self.workspaces.take()
             gate, attempt.gate = os.pipe2(os.O_CLOEXEC)
+            if attempt.order.kind is TaskKind.BASH and attempt.order.do_xcom_push:
+                attempt.log = os.dup(log)  # its last line is the output
         except OSError as error:
             os.close(log)
             self.cannot_start(attempt, f"cannot make a pipe or a working folder: {error}")
@@ -264,6 +262,7 @@ class Launcher:
     def close_channels(self, attempt: Attempt) -> None:
         """Somebody may be at the gate; he exits, but until then he may write to the workspace."""
         attempt.close_gate()
+        attempt.close_log()
         if attempt.workspace:
             self.workspaces.discard(attempt.workspace)
             attempt.workspace = ""
@@ -372,7 +371,7 @@ class Launcher:
         order, started = attempt.order, attempt.started
         assert started is not None
         outcome = attempt.outcome
-        if outcome is None and order.kind is TaskKind.PYTHON:
+        if outcome is None and (order.kind is TaskKind.PYTHON or order.needs_runner):
             outcome = self.workspaces.read_outcome(attempt.workspace, attempt.id)
         if attempt.is_recovered and outcome is None:
             why = "the launcher was killed while it ran; what was left of it has been killed too"
@@ -414,9 +413,7 @@ class Launcher:
             self.close_channels(attempt)
         attempt.phase = Phase.ENDED
         attempt.cancel_timer()
-        if attempt.log >= 0:
-            os.close(attempt.log)
-            attempt.log = -1
+        attempt.close_log()
         if attempt.workspace and not attempt.is_unswept:
             self._to_free.append(attempt.workspace)
         del self._attempts[attempt.id]

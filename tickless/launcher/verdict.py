@@ -51,6 +51,9 @@ def judge(evidence: Evidence) -> Finished:
             code=outcome.exit_code,
             error=clean_text(outcome.error) if outcome.error else None,
             output=outcome.output,
+            may_retry=outcome.may_retry,
+            follow=outcome.follow,
+            skip_below=outcome.skip_below,
         )
     if evidence.exit.signal is not None:
         if evidence.is_oom:
@@ -102,6 +105,9 @@ def _finished(
     code: int | None = None,
     error: str | None = None,
     output: str | None = None,
+    may_retry: bool = True,
+    follow: tuple[str, ...] | None = None,
+    skip_below: bool = False,
 ) -> Finished:
     return Finished(
         attempt_id=evidence.order.attempt_id,
@@ -112,6 +118,9 @@ def _finished(
         signal=evidence.exit.signal,
         error=error,
         output=output,
+        may_retry=may_retry,
+        follow=follow,
+        skip_below=skip_below,
         started_at=evidence.started.at,
         pid=evidence.started.pid,
         host=evidence.started.host,

@@ -30,7 +30,7 @@ class TaskKind(StrEnum):
 
     EMPTY = "empty"  # nothing runs: success as soon as its trigger rule holds
     PYTHON = "python"  # a callable in the DAG file, called in a runner
-    BASH = "bash"  # a command, exec'ed without any Python
+    BASH = "bash"  # a command; exec'ed without any Python unless it must be made first (`needs_runner`)
 
 
 class Isolation(StrEnum):
@@ -58,6 +58,8 @@ class TaskSpec:
     inputs: tuple[str, ...] = ()
     """Task ids whose return values this task is given; each is also in `upstream`."""
     command: str | None = None
+    needs_runner: bool = False
+    """Of a bash task: the DAG file makes its command when it runs (templates, `@task.bash`); else `command` is it."""
     env: Mapping[str, str] | None = None
     append_env: bool = False
     cwd: str | None = None
@@ -134,7 +136,7 @@ def _check_task(dag_id: str, task: TaskSpec) -> None:
         raise UserError(f"{where}: execution_timeout is {task.execution_timeout_seconds} s, but must be above 0")
     if abs(task.priority_weight) > MAX_PRIORITY:
         raise UserError(f"{where}: priority_weight {task.priority_weight} does not fit in 32 bits")
-    if (task.kind is TaskKind.BASH) != (task.command is not None):
+    if (task.kind is TaskKind.BASH) != (task.command is not None or task.needs_runner):
         raise UserError(f"{where}: a command goes with a bash task, and only with one")
 
 

@@ -45,6 +45,8 @@ class Order:
     inputs: Mapping[str, str] | None = None
     """Task id -> JSON text of its return value."""
     command: str | None = None
+    needs_runner: bool = False
+    """Of a bash task: a runner makes the command from the DAG file, then becomes bash."""
     env: Mapping[str, str] | None = None
     append_env: bool = False
     cwd: str | None = None

@@ -34,6 +34,12 @@ class Finished:
     """Traceback or explanation, at most 16 KiB."""
     output: str | None = None
     """The return value as JSON text; None = nothing returned."""
+    may_retry: bool = True
+    """False: the task itself said that another try is no use."""
+    follow: tuple[str, ...] | None = None
+    """Of the tasks directly below, those that shall run; the others are skipped. None: no such choice was made."""
+    skip_below: bool = False
+    """Everything below is to be skipped, whatever its trigger rules say."""
     started_at: datetime | None = None
     """Repeats Started, so that a Finished alone is enough."""
     pid: int | None = None

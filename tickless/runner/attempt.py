@@ -14,6 +14,7 @@ import msgspec
 from tickless import failpoint
 from tickless.model.order import Order
 from tickless.model.state import AttemptState, EndReason
+from tickless.runner.command import become
 from tickless.runner.execute import execute
 from tickless.runner.trace import format_user_traceback, tell
 from tickless.wire.environment import attempt_environment
@@ -58,6 +59,8 @@ def run_and_exit(order: Order, launcher_folder: str, workspace: str, problem: st
     code = _EXIT_INTERNAL
     try:
         outcome = execute(order) if problem is None else not_started(order, problem)
+        if not isinstance(outcome, Outcome):
+            outcome = not_started(order, become(order, outcome, scratch_path(launcher_folder, workspace)))
         failpoint.hit("runner.before_outcome")
         _write(encode_outcome(outcome), outcome_path(launcher_folder, workspace))
         failpoint.hit("runner.after_outcome")

@@ -8,9 +8,13 @@ import logging
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
+from tickless.authoring.bash import Command
+from tickless.authoring.context import TaskInstance
 from tickless.errors import UserError
+from tickless.exceptions import TaskFailed, TaskSkipped
+from tickless.model.dag import TaskKind
 from tickless.model.order import Order
 from tickless.model.state import AttemptState, EndReason
 from tickless.runner.encode import NotJson, encode_value
@@ -18,8 +22,11 @@ from tickless.runner.trace import format_user_traceback, tell
 from tickless.wire.outcome import MAX_OUTPUT_BYTES, Outcome, clean_text
 
 
-def execute(order: Order) -> Outcome:
-    """Call the task of this order. Its DAG file has been imported. What it prints goes to our stdout and stderr."""
+def execute(order: Order) -> Outcome | Command:
+    """Call the task of this order. Its DAG file has been imported. What it prints goes to our stdout and stderr.
+
+    Of a bash task comes the command that this process is to become, if nothing goes wrong before.
+    """
     try:
         function = _find(order)
         inputs = {task_id: json.loads(text) for task_id, text in (order.inputs or {}).items()}
@@ -28,21 +35,25 @@ def execute(order: Order) -> Outcome:
         tell(message)
         return _failed(order, EndReason.NOT_STARTED, message)
     outcome = call(order, function, inputs)
-    return _leave(order, outcome)
+    return _leave(order, outcome) if isinstance(outcome, Outcome) else outcome
 
 
-def _find(order: Order) -> Callable[[Mapping[str, Any]], Any]:
+def _find(order: Order) -> Callable[..., Any]:
     from tickless.authoring.registry import callables
 
     functions = callables(order.dag_id)
     if order.task_id not in functions:
-        raise UserError(f"{order.file} defines no Python task {order.task_id!r} in DAG {order.dag_id!r}")
+        raise UserError(f"{order.file} defines no task {order.task_id!r} for a runner in DAG {order.dag_id!r}")
     return functions[order.task_id]
 
 
-def call(order: Order, function: Callable[[Mapping[str, Any]], Any], inputs: Mapping[str, Any]) -> Outcome:
+def call(order: Order, function: Callable[..., Any], inputs: Mapping[str, Any]) -> Outcome | Command:
+    """What the task comes to. `function` takes the inputs and the task instance."""
+    instance = TaskInstance(order)
     try:
-        value = function(inputs)
+        value = function(inputs, instance)
+        if order.kind is TaskKind.BASH:
+            return cast(Command, value)
         limit = min(order.max_output_bytes, MAX_OUTPUT_BYTES)
         output = encode_value(value, task_id=order.task_id, limit=limit) if order.do_xcom_push else None
     except NotJson as error:
@@ -50,12 +61,21 @@ def call(order: Order, function: Callable[[Mapping[str, Any]], Any], inputs: Map
         return _failed(order, EndReason.OUTPUT_REFUSED, str(error))
     except SystemExit as error:
         return _exited(order, error)
+    except TaskSkipped as error:
+        tell(f"skipped: {error}" if error.args else "skipped")
+        return Outcome(attempt_id=order.attempt_id, state=AttemptState.SKIPPED, reason=EndReason.EXITED, exit_code=0)
     except BaseException as error:
         trace = format_user_traceback(error)
         tell(trace)
-        return _failed(order, EndReason.RAISED, trace)
+        return _failed(order, EndReason.RAISED, trace, may_retry=not isinstance(error, TaskFailed))
     return Outcome(
-        attempt_id=order.attempt_id, state=AttemptState.SUCCESS, reason=EndReason.EXITED, exit_code=0, output=output
+        attempt_id=order.attempt_id,
+        state=AttemptState.SUCCESS,
+        reason=EndReason.EXITED,
+        exit_code=0,
+        output=output,
+        follow=instance.follow,
+        skip_below=instance.skip_below,
     )
 
 
@@ -85,13 +105,14 @@ def _leave(order: Order, outcome: Outcome) -> Outcome:
     return outcome
 
 
-def _failed(order: Order, reason: EndReason, error: str, exit_code: int = 1) -> Outcome:
+def _failed(order: Order, reason: EndReason, error: str, exit_code: int = 1, *, may_retry: bool = True) -> Outcome:
     return Outcome(
         attempt_id=order.attempt_id,
         state=AttemptState.FAILED,
         reason=reason,
         exit_code=exit_code,
         error=clean_text(error),
+        may_retry=may_retry,
     )
 
 

@@ -16,7 +16,7 @@ from tickless.model.order import Order
 from tickless.runner.attempt import OUTCOME, decode_order, enter, take_environment
 from tickless.runner.execute import call
 from tickless.wire.layout import outcome_path, scratch_path
-from tickless.wire.outcome import encode_outcome
+from tickless.wire.outcome import Outcome, encode_outcome
 
 _ROUNDS = 16  # more than the eight calls after which CPython 3.11 begins to specialise
 
@@ -73,4 +73,6 @@ def rehearse() -> None:
 
 
 def _outcome() -> bytes:
-    return encode_outcome(call(_ORDER, lambda inputs: None, {}))
+    outcome = call(_ORDER, lambda inputs, instance: None, {})
+    assert isinstance(outcome, Outcome)
+    return encode_outcome(outcome)

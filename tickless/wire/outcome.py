@@ -27,6 +27,12 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None = None
     output: str | None = None
     """The return value as JSON text."""
+    may_retry: bool = True
+    """False: the task itself said that another try is no use."""
+    follow: tuple[str, ...] | None = None
+    """Of the tasks directly below, those that shall run; the others are skipped. None: no such choice was made."""
+    skip_below: bool = False
+    """Everything below is to be skipped, whatever its trigger rules say."""
 
 
 _STATES = frozenset({AttemptState.SUCCESS, AttemptState.FAILED, AttemptState.SKIPPED})

@@ -64,7 +64,7 @@ def test_override_changes_a_copy() -> None:
         f(2)
     assert {t.task_id: (t.retries, t.queue) for t in made.to_spec().tasks} == {"g": (5, "a"), "f": (1, "a")}
     with pytest.raises(DagError, match="'retires'"):
-        f.override(retires=5)  # type: ignore[call-arg]
+        f.override(retires=5)
 
 
 def test_lists_of_results_fan_in_and_out() -> None:
@@ -114,11 +114,11 @@ def test_mistakes_are_named() -> None:
         with pytest.raises(DagError, match=r"mapped with \.expand\(\), which comes in a later release"):
             f.expand(x=[1])
     with pytest.raises(DagError, match="'retires'"):
-        task(retires=1)(print)  # type: ignore[call-overload]
+        task(retires=1)(print)
     with pytest.raises(DagError, match="keyword arguments only"):
         task("name")  # type: ignore[call-overload]
-    with pytest.raises(DagError, match=r"@task\.branch does not exist in this release"):
-        task.branch  # noqa: B018 - the attribute raises
+    with pytest.raises(DagError, match=r"@task\.docker does not exist in this release"):
+        task.docker  # noqa: B018 - the attribute raises
     assert task.python is task
 
 
