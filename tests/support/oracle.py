@@ -8,7 +8,8 @@ From a moment, the next one is reached by one step:
 
     1. A rule decides: a task whose trigger rule holds begins to run; one whose rule can no longer hold gets its state.
        Rules decide at once, so as long as there is such a step, nothing else happens.
-    2. Otherwise a running task ends. Which one is first, nobody knows: limits, the machine and chance choose.
+    2. Otherwise a running task ends. Which one is first, nobody knows: limits, the machine and chance choose. When it
+       is one that chooses, what it does not choose is skipped with its end.
 
 `outcomes` follows every step from every moment it meets, so it finds each ending that is possible, usually exactly
 one. (There are more when a rule stops looking early: an all_success whose one upstream is skipped and whose other one
@@ -32,6 +33,8 @@ class Act(StrEnum):
 
     SUCCEED = "succeed"
     FAIL = "fail"
+    GIVE_UP = "give_up"
+    """It fails, and there shall be no further try."""
     SKIP = "skip"
 
 
@@ -41,11 +44,17 @@ class TaskPlan:
 
     task_id: str
     kind: str = "python"
-    """python, bash, or empty, which never runs at all."""
+    """python, bash, branch, short_circuit, or empty, which never runs at all."""
     upstream: tuple[str, ...] = ()
     rule: str = "all_success"
     acts: tuple[Act, ...] = (Act.SUCCEED,)
     """What the first try does, the second one …; the last act is that of all further tries."""
+    chooses: tuple[str, ...] = ()
+    """The ids that a branch returns when it succeeds."""
+    condition: bool = True
+    """What a short circuit returns when it succeeds."""
+    ignores_rules: bool = True
+    """A short circuit's ignore_downstream_trigger_rules."""
     retries: int = 0
     retry_delay: float = 0
     pool: str | None = None
@@ -223,6 +232,14 @@ class Oracle:
         self.place = {task.task_id: place for place, task in enumerate(self.dag.tasks)}
         self.has_downstream = {upstream for task in self.dag.tasks for upstream in task.upstream}
 
+    def directly_below(self, task_id: str) -> set[str]:
+        return {task.task_id for task in self.dag.tasks if task_id in task.upstream}
+
+    def all_below(self, task_id: str) -> set[str]:
+        """Everything that a chain of dependencies leads to."""
+        direct = self.directly_below(task_id)
+        return direct.union(*(self.all_below(each) for each in direct))
+
     def outcomes(self) -> set[Outcome]:
         """Every way in which a run may end."""
         found = set()
@@ -256,10 +273,10 @@ class Oracle:
         for place, task in running:
             if task.task_id not in self.has_downstream:
                 # Nobody waits for it: when it ends is the same to all others.
-                yield self.after(moment, place, last_try(task))
+                yield self.end(moment, place, task)
                 return
         for place, task in running:
-            yield self.after(moment, place, last_try(task))
+            yield self.end(moment, place, task)
 
     def decisions(self, moment: Moment) -> Iterator[Decision]:
         """What the rules say to each task for which nothing is decided yet."""
@@ -286,6 +303,25 @@ class Oracle:
         """A task that is empty is a success without having run."""
         return Ending(state=SUCCESS) if task.kind == "empty" else RUNNING
 
+    def end(self, moment: Moment, place: int, task: TaskPlan) -> Moment:
+        """A task has run. What it does not choose is skipped in the same step, unless that has begun already."""
+        ending = last_try(task)
+        moment = self.after(moment, place, ending)
+        if ending.state == SUCCESS:
+            for victim in self.skipped_by(task):
+                if moment[self.place[victim]] == NOTHING:
+                    moment = self.after(moment, self.place[victim], Ending(state=SKIPPED))
+        return moment
+
+    def skipped_by(self, task: TaskPlan) -> set[str]:
+        """The tasks that a success of this one skips, whatever their trigger rules say."""
+        if task.kind == "branch":
+            kept = set(task.chooses).union(*(self.all_below(chosen) for chosen in task.chooses))
+            return self.directly_below(task.task_id) - kept
+        if task.kind == "short_circuit" and not task.condition:
+            return self.all_below(task.task_id) if task.ignores_rules else self.directly_below(task.task_id)
+        return set()
+
     def after(self, moment: Moment, place: int, ending: Ending) -> Moment:
         """The moment with one task changed."""
         return (*moment[:place], ending, *moment[place + 1 :])
@@ -307,4 +343,6 @@ def last_try(task: TaskPlan) -> Ending:
             return Ending(state=SUCCESS, tries=number)
         if act is Act.SKIP:
             return Ending(state=SKIPPED, tries=number)
+        if act is Act.GIVE_UP:
+            return Ending(state=FAILED, tries=number)
     return Ending(state=FAILED, tries=task.retries + 1)
