@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from tickless.authoring.bash import BashOperator
     from tickless.authoring.branch import BranchPythonOperator, ShortCircuitOperator
     from tickless.authoring.dag import DAG, dag
+    from tickless.authoring.group import TaskGroup, task_group
     from tickless.authoring.operators import EmptyOperator, PythonOperator
-    from tickless.authoring.relation import chain
+    from tickless.authoring.relation import Label, chain, chain_linear, cross_downstream
     from tickless.authoring.task import task
     from tickless.authoring.xcom import XComArg
     from tickless.exceptions import (
@@ -32,15 +33,20 @@ __all__ = [
     "BashOperator",
     "BranchPythonOperator",
     "EmptyOperator",
+    "Label",
     "PythonOperator",
     "ShortCircuitOperator",
     "TaskFailed",
+    "TaskGroup",
     "TaskSkipped",
     "TriggerRule",
     "XComArg",
     "chain",
+    "chain_linear",
+    "cross_downstream",
     "dag",
     "task",
+    "task_group",
 ]
 
 _HOMES = {
@@ -51,15 +57,20 @@ _HOMES = {
     "BashOperator": "tickless.authoring.bash",
     "BranchPythonOperator": "tickless.authoring.branch",
     "EmptyOperator": "tickless.authoring.operators",
+    "Label": "tickless.authoring.relation",
     "PythonOperator": "tickless.authoring.operators",
     "ShortCircuitOperator": "tickless.authoring.branch",
     "TaskFailed": "tickless.exceptions",
+    "TaskGroup": "tickless.authoring.group",
     "TaskSkipped": "tickless.exceptions",
     "TriggerRule": "tickless.model.state",
     "XComArg": "tickless.authoring.xcom",
     "chain": "tickless.authoring.relation",
+    "chain_linear": "tickless.authoring.relation",
+    "cross_downstream": "tickless.authoring.relation",
     "dag": "tickless.authoring.dag",
     "task": "tickless.authoring.task",
+    "task_group": "tickless.authoring.group",
 }
 
 

@@ -18,6 +18,7 @@ from tickless.model.state import TriggerRule
 
 if TYPE_CHECKING:
     from tickless.authoring.dag import DAG
+    from tickless.authoring.group import TaskGroup
 
 WEIGHT_RULES = ("downstream", "upstream", "absolute")
 _LONGEST_SECONDS = 10 * 365 * 86400.0
@@ -41,6 +42,8 @@ class TaskArguments(TypedDict, total=False):
     queue: str
     do_xcom_push: bool
     doc_md: str | None
+    task_group: TaskGroup | None
+    """The group that the task belongs to; default: the one whose `with` block we are in."""
     dag: DAG
     """The DAG that the task belongs to; default: the one whose `with` block or `@dag` function we are in."""
 
@@ -129,7 +132,7 @@ _ABSENT_TASK_ARGUMENTS: Mapping[str, object] = {
     "on_retry_callback": None, "on_skipped_callback": None, "pre_execute": None, "post_execute": None,
     "map_index_template": None, "max_active_tis_per_dag": None, "max_active_tis_per_dagrun": None,
     "executor": None, "executor_config": None, "multiple_outputs": False, "inlets": None, "outlets": None,
-    "task_group": None, "templates_dict": None, "output_processor": None, "show_return_value_in_logs": True,
+    "templates_dict": None, "output_processor": None, "show_return_value_in_logs": True,
     "allow_nested_operators": True, "render_template_as_native_obj": None,
 }  # fmt: skip
 ABSENT_DAG_ARGUMENTS: Mapping[str, object] = {

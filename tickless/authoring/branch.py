@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class BranchPythonOperator(PythonOperator):
-    """Calls a function that returns the ids of the tasks to follow: one id, a list of them, or None for none.
+    """Calls a function that returns the ids of the tasks or groups to follow: one id, a list of them, or None for none.
 
     Of the tasks directly below, those are skipped that are not chosen and that no chosen one leads to.
     """
@@ -57,8 +57,11 @@ class BranchPythonOperator(PythonOperator):
                     f"the branch {self.task_id!r} returned {choice!r}, but must return a task id, "
                     "a list of task ids, or None"
                 )
+            if task_id in self.dag.groups:
+                chosen += [task.task_id for task in self.dag.groups[task_id].heads()]
+                continue
             if task_id not in self.dag.tasks:
-                near = difflib.get_close_matches(task_id, self.dag.tasks, n=1)
+                near = difflib.get_close_matches(task_id, [*self.dag.tasks, *self.dag.groups], n=1)
                 hint = f". Did you mean {near[0]!r}?" if near else ""
                 raise AirflowException(
                     f"the branch {self.task_id!r} chose {task_id!r}, which DAG {self.dag.dag_id!r} does not have{hint}"

@@ -23,9 +23,10 @@ from tickless.authoring.arguments import (
 from tickless.authoring.place import DagError, Place, caller, importing_file
 from tickless.authoring.weight import with_effective_weights
 from tickless.errors import UserError
-from tickless.model.dag import DagSpec, check_id
+from tickless.model.dag import DagSpec, EdgeLabel, check_id
 
 if TYPE_CHECKING:
+    from tickless.authoring.group import TaskGroup
     from tickless.authoring.operators import Operator
 
 P = ParamSpec("P")
@@ -65,6 +66,8 @@ class DAG:
         self.fields = _check_arguments(dag_id, args)
         self.default_fields: dict[str, Any] = self.fields.pop("default_fields")
         self.tasks: dict[str, Operator] = {}
+        self.groups: dict[str, TaskGroup] = {}
+        self.edge_labels: dict[tuple[str, str], str] = {}
         registry.register(self)
 
     def add(self, task: Operator) -> None:
@@ -75,7 +78,17 @@ class DAG:
                 f"the first is made at {self.tasks[task.task_id].place}.",
                 hint="Give one of them another task_id.",
             )
+        if task.task_id in self.groups:
+            raise DagError(
+                f"DAG {self.dag_id!r} has a task and a group with the id {task.task_id!r}; "
+                f"the group is made at {self.groups[task.task_id].place}.",
+                hint="Give one of them another id.",
+            )
         self.tasks[task.task_id] = task
+
+    def current_group(self) -> TaskGroup | None:
+        """The innermost group of this DAG whose `with` block or `@task_group` function is being executed."""
+        return groups_open[-1] if groups_open and groups_open[-1].dag is self else None
 
     def to_spec(self) -> DagSpec:
         """The DAG as data: checked, ordered, with effective priority weights."""
@@ -86,6 +99,11 @@ class DAG:
             spec = DagSpec.build(
                 dag_id=self.dag_id,
                 tasks=specs,
+                groups=tuple(group.to_spec() for group in self.groups.values()),
+                edge_labels=tuple(
+                    EdgeLabel(upstream=above, downstream=below, label=label)
+                    for (above, below), label in self.edge_labels.items()
+                ),
                 lineno=self.place.line if self.place.file == self.file else None,
                 **self.fields,
             )
@@ -119,6 +137,8 @@ class DAG:
 
 
 _open: list[DAG] = []
+groups_open: list[TaskGroup] = []
+"""The task groups that are being filled, innermost last."""
 
 
 def current_dag() -> DAG | None:

@@ -16,6 +16,7 @@ from tickless.model.dag import TaskKind, TaskSpec, check_id
 
 if TYPE_CHECKING:
     from tickless.authoring.context import TaskInstance
+    from tickless.authoring.group import TaskGroup
 
 
 class Operator(Relative):
@@ -28,13 +29,9 @@ class Operator(Relative):
     def __init__(self, task_id: str, given: TaskArguments, *, name: str | None = None) -> None:
         self.place = caller()
         self.name = name or type(self).__name__
-        try:
-            check_id("task_id", task_id)
-        except UserError as error:
-            raise DagError(error.message, hint=error.hint) from None
-        self.task_id = task_id
         own: dict[str, Any] = {**given}
-        dag = own.pop("dag", None) or current_dag()
+        group: TaskGroup | None = own.pop("task_group", None)
+        dag = own.pop("dag", None) or (group.dag if group is not None else None) or current_dag()
         if dag is None:
             raise DagError(
                 f"task {task_id!r} is made outside of any DAG.",
@@ -43,12 +40,22 @@ class Operator(Relative):
         if not isinstance(dag, DAG):
             raise DagError(f"dag of task {task_id!r} is {dag!r}, but must be a DAG.")
         self.dag: DAG = dag
-        self.fields = {**dag.default_fields, **check_task_arguments(f"{self.name} {task_id!r}", own)}
+        self.group = group = group or dag.current_group()
+        try:
+            check_id("task_id", task_id)
+            self.task_id = task_id if group is None else group.child_id(task_id)
+            check_id("task_id", self.task_id)
+        except UserError as error:
+            raise DagError(error.message, hint=error.hint) from None
+        defaults = dag.default_fields if group is None else group.default_fields
+        self.fields = {**defaults, **check_task_arguments(f"{self.name} {task_id!r}", own)}
         self.weight_rule: str = self.fields.pop("weight_rule", "downstream")
         self.lineno = line_in(dag.file)
         self.upstream: dict[str, None] = {}
         self.inputs: dict[str, None] = {}
         dag.add(self)
+        if group is not None:
+            group.add(self)
 
     @property
     def output(self) -> XComArg:
@@ -60,7 +67,10 @@ class Operator(Relative):
         """Whether the DAG file has a part in its execution."""
         return self.kind is TaskKind.PYTHON
 
-    def operators(self) -> list[Operator]:
+    def heads(self) -> list[Operator]:
+        return [self]
+
+    def tails(self) -> list[Operator]:
         return [self]
 
     def call(self, inputs: Mapping[str, Any], instance: TaskInstance | None = None) -> Any:
@@ -74,6 +84,7 @@ class Operator(Relative):
             kind=self.kind,
             upstream=tuple(self.upstream),
             inputs=tuple(self.inputs),
+            group=self.group.group_id if self.group is not None else None,
             operator=self.name,
             lineno=self.lineno,
             **self.fields,

@@ -6,7 +6,7 @@ import functools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, NoReturn, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar, overload
 
 from tickless.authoring.arguments import TaskArguments, check_task_arguments
 from tickless.authoring.bash import BashTask
@@ -15,6 +15,9 @@ from tickless.authoring.dag import DAG, current_dag
 from tickless.authoring.operators import PythonOperator
 from tickless.authoring.place import DagError
 from tickless.authoring.xcom import XComArg
+
+if TYPE_CHECKING:
+    from tickless.authoring.group import TaskGroup
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -32,7 +35,7 @@ class Task(Generic[P, R]):
         self.args = args
         self.kind = kind
         functools.update_wrapper(self, function)
-        own = {"dag", *kind.operator.own_arguments}
+        own = {"dag", "task_group", *kind.operator.own_arguments}
         given = {name: value for name, value in args.items() if name not in own}
         check_task_arguments(f"{kind.name} {self.task_id!r}", given)  # at the decorator's line, not the first call's
 
@@ -47,7 +50,7 @@ class Task(Generic[P, R]):
             )
         given: Any = {"doc_md": self.function.__doc__, **self.args}
         return self.kind.operator(
-            task_id=_free_id(dag, self.task_id),
+            task_id=_free_id(dag, self.args.get("task_group") or dag.current_group(), self.task_id),
             python_callable=self.function,
             op_args=args,
             op_kwargs=kwargs,
@@ -134,12 +137,13 @@ class TaskDecorator(Decorator):
 task = TaskDecorator()
 
 
-def _free_id(dag: DAG, task_id: str) -> str:
-    """The id, or with a number (`__1`, `__2` …) when the DAG has it already."""
-    if task_id not in dag.tasks:
+def _free_id(dag: DAG, group: TaskGroup | None, task_id: str) -> str:
+    """The id, or with a number (`__1`, `__2` …) when the DAG has it already. It is relative to the group."""
+    full = (lambda name: name) if group is None else group.child_id
+    if full(task_id) not in dag.tasks:
         return task_id
     stem = _SUFFIX.sub("", task_id)
     number = 1
-    while f"{stem}__{number}" in dag.tasks:
+    while full(f"{stem}__{number}") in dag.tasks:
         number += 1
     return f"{stem}__{number}"

@@ -21,7 +21,10 @@ class XComArg(Relative):
         self.operator = operator
         self.path = path
 
-    def operators(self) -> list[Operator]:
+    def heads(self) -> list[Operator]:
+        return [self.operator]
+
+    def tails(self) -> list[Operator]:
         return [self.operator]
 
     def value(self, inputs: Mapping[str, Any]) -> Any:

@@ -65,10 +65,30 @@ class TaskSpec:
     cwd: str | None = None
     skip_on_exit_code: int | None = SKIP_EXIT_CODE
     do_xcom_push: bool = True
+    group: str | None = None
+    """The task group that it is directly in."""
     operator: str = ""
     """Class name as the user wrote it, for people: BashOperator, @task …"""
     doc: str | None = None
     lineno: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupSpec:
+    """A task group, for the graph; it has no part in what runs when."""
+
+    group_id: str
+    parent: str | None = None
+    tooltip: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EdgeLabel:
+    """The text on an edge, for the graph."""
+
+    upstream: str
+    downstream: str
+    label: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +102,9 @@ class DagSpec:
     max_active_tasks: int | None = None
     """Per dag run (config key `dag_concurrency`); None = the configured default."""
     max_active_runs: int | None = None
+    groups: tuple[GroupSpec, ...] = ()
+    """Outer ones before those in them."""
+    edge_labels: tuple[EdgeLabel, ...] = ()
     doc: str | None = None
     lineno: int | None = None
 
