@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from tickless.authoring.group import TaskGroup, task_group
     from tickless.authoring.operators import EmptyOperator, PythonOperator
     from tickless.authoring.relation import Label, chain, chain_linear, cross_downstream
+    from tickless.authoring.schedule import (
+        CronDataIntervalTimetable,
+        CronTriggerTimetable,
+        DeltaDataIntervalTimetable,
+        DeltaTriggerTimetable,
+        MultipleCronTriggerTimetable,
+    )
     from tickless.authoring.task import task
     from tickless.authoring.xcom import XComArg
     from tickless.exceptions import (
@@ -32,8 +39,13 @@ __all__ = [
     "AirflowSkipException",
     "BashOperator",
     "BranchPythonOperator",
+    "CronDataIntervalTimetable",
+    "CronTriggerTimetable",
+    "DeltaDataIntervalTimetable",
+    "DeltaTriggerTimetable",
     "EmptyOperator",
     "Label",
+    "MultipleCronTriggerTimetable",
     "PythonOperator",
     "ShortCircuitOperator",
     "TaskFailed",
@@ -71,6 +83,11 @@ _HOMES = {
     "dag": "tickless.authoring.dag",
     "task": "tickless.authoring.task",
     "task_group": "tickless.authoring.group",
+    "CronDataIntervalTimetable": "tickless.authoring.schedule",
+    "CronTriggerTimetable": "tickless.authoring.schedule",
+    "DeltaDataIntervalTimetable": "tickless.authoring.schedule",
+    "DeltaTriggerTimetable": "tickless.authoring.schedule",
+    "MultipleCronTriggerTimetable": "tickless.authoring.schedule",
 }
 
 

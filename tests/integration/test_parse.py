@@ -217,7 +217,7 @@ def test_an_error_in_a_helper_keeps_the_helper_in_the_closure(tmp_path: Path) ->
     [
         ("from tickless import DAG\n\nDAG('a', retires=3)", 3, ["no argument 'retires'"]),
         ("from tickless import task\n@task(retires=3)\ndef f(): ...", 2, ["'retires'", "Did you mean 'retries'?"]),
-        ("from tickless import DAG\nDAG('a', schedule='@daily')", 2, ["'@daily'", "later release"]),
+        ("from tickless import DAG\nDAG('a', schedule='@dayly')", 2, ["'@dayly'", "mean '@daily'"]),
         ("from tickless import DAG\nDAG('a')\nDAG('a')", 3, ["defined twice", "flow.py:2"]),
         (
             "from tickless import DAG, BashOperator\nwith DAG('a'):\n BashOperator(task_id='t', bash_command='x',"

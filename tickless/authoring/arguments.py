@@ -136,11 +136,11 @@ _ABSENT_TASK_ARGUMENTS: Mapping[str, object] = {
     "allow_nested_operators": True, "render_template_as_native_obj": None,
 }  # fmt: skip
 ABSENT_DAG_ARGUMENTS: Mapping[str, object] = {
-    "end_date": None, "max_consecutive_failed_dag_runs": 0, "dagrun_timeout": None, "deadline": None,
+    "dagrun_timeout": None, "deadline": None,
     "params": None, "owner_links": None, "access_control": None, "template_searchpath": None,
     "user_defined_macros": None, "user_defined_filters": None, "jinja_environment_kwargs": None,
     "render_template_as_native_obj": False, "on_success_callback": None, "on_failure_callback": None,
-    "fail_fast": False, "auto_register": True, "is_paused_upon_creation": None, "dag_display_name": None,
+    "fail_fast": False, "auto_register": True, "dag_display_name": None,
     "sla_miss_callback": None,
 }  # fmt: skip
 """Airflow's arguments that this release does not have, with the value that asks for nothing."""

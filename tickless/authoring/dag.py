@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypedDict, Unpack, overload
 
@@ -21,9 +21,11 @@ from tickless.authoring.arguments import (
     whole,
 )
 from tickless.authoring.place import DagError, Place, caller, importing_file
+from tickless.authoring.schedule import Timetable, read_schedule
 from tickless.authoring.weight import with_effective_weights
 from tickless.errors import UserError
 from tickless.model.dag import DagSpec, EdgeLabel, check_id
+from tickless.model.schedule import ScheduleKind
 
 if TYPE_CHECKING:
     from tickless.authoring.group import TaskGroup
@@ -36,12 +38,18 @@ class DagArguments(TypedDict, total=False):
     """What `DAG(...)` and `@dag(...)` take beside the id."""
 
     description: str | None
-    schedule: None
-    """Only None in this release: runs are started by hand, by SQL or through the API."""
+    schedule: str | timedelta | Timetable | None
+    """When runs are due: a preset, cron, `@once`, `@continuous`, a timedelta, a timetable; None = only when asked."""
     start_date: datetime | None
-    """Accepted, without effect until schedules come."""
+    """No run is due before it. Its time zone is that of the schedule."""
+    end_date: datetime | None
+    """No run is due after it."""
     catchup: bool
-    """Accepted, without effect until schedules come."""
+    """Also make the runs that were due since start_date or the last run, instead of the latest one; default False."""
+    is_paused_upon_creation: bool | None
+    """Whether a DAG that was not known before begins paused; default: as configured."""
+    max_consecutive_failed_dag_runs: int
+    """Pause the DAG when this many runs have failed in a row; 0 = never; default: as configured."""
     tags: Iterable[str] | None
     max_active_tasks: int | None
     """Queued and running tasks of one run; default: the installation's `dag_concurrency`."""
@@ -188,35 +196,40 @@ def _check_arguments(dag_id: str, args: DagArguments) -> dict[str, Any]:
     for name, value in args.items():
         if name not in DagArguments.__annotations__:
             refuse_unknown(of, name, value, ["dag_id", *DagArguments.__annotations__], ABSENT_DAG_ARGUMENTS)
-    if args.get("schedule") is not None:
-        raise DagError(
-            f"{of} has schedule={args['schedule']!r}, but schedules come in a later release of tickless.",
-            hint="Remove it (or say schedule=None) and start runs with `tickless run start`, SQL or the API.",
-        )
-    start = args.get("start_date")
-    if start is not None and not isinstance(start, datetime):
-        raise DagError(f"start_date of {of} is {start!r}, but must be a datetime.")
-    flag(f"catchup of {of}", args.get("catchup", False))
     tags = args.get("tags") or ()
     if isinstance(tags, str):
         raise DagError(f"tags of {of} is the string {tags!r}, but must be a list of strings.")
     defaults = dict(args.get("default_args") or {})
     if "dag" in defaults:
         raise DagError(f"default_args of {of} has no argument 'dag'.")
+    schedule = read_schedule(of, args, defaults)
+    for name in ("start_date", "end_date"):
+        defaults.pop(name, None)  # of the schedule; Airflow's users write them here, too
+    paused = args.get("is_paused_upon_creation")
+    failures = args.get("max_consecutive_failed_dag_runs")
     return {
+        "schedule": schedule,
+        "is_paused_upon_creation": None if paused is None else flag(f"is_paused_upon_creation of {of}", paused),
+        "max_consecutive_failed_dag_runs": (
+            None if failures is None else _limit(f"max_consecutive_failed_dag_runs of {of}", failures, least=0)
+        ),
         "description": optional_text(f"description of {of}", args.get("description")),
         "tags": tuple(dict.fromkeys(text(f"a tag of {of}", tag) for tag in tags)),
         "max_active_tasks": _limit(f"max_active_tasks of {of}", args.get("max_active_tasks")),
-        "max_active_runs": _limit(f"max_active_runs of {of}", args.get("max_active_runs")),
+        "max_active_runs": (
+            _limit(f"max_active_runs of {of}", args.get("max_active_runs"))
+            if schedule is None or schedule.kind is not ScheduleKind.CONTINUOUS
+            else 1
+        ),
         "doc": document(f"doc_md of {of}", args.get("doc_md")),
         "default_fields": check_task_arguments(f"default_args of {of}", defaults),
     }
 
 
-def _limit(name: str, value: object) -> int | None:
+def _limit(name: str, value: object, *, least: int = 1) -> int | None:
     if value is None:
         return None
     limit = whole(name, value)
-    if limit < 1:
-        raise DagError(f"{name} is {limit}, but must be at least 1.")
+    if limit < least:
+        raise DagError(f"{name} is {limit}, but must be at least {least}.")
     return limit

@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from tickless.errors import UserError
+from tickless.model.schedule import ScheduleSpec
 from tickless.model.state import TriggerRule
 
 DEFAULT_POOL = "default_pool"
@@ -105,6 +106,12 @@ class DagSpec:
     groups: tuple[GroupSpec, ...] = ()
     """Outer ones before those in them."""
     edge_labels: tuple[EdgeLabel, ...] = ()
+    schedule: ScheduleSpec | None = None
+    """None: runs are made only when somebody asks."""
+    is_paused_upon_creation: bool | None = None
+    """None = the configured default."""
+    max_consecutive_failed_dag_runs: int | None = None
+    """0 = never pause it; None = the configured default."""
     doc: str | None = None
     lineno: int | None = None
 

@@ -110,7 +110,6 @@ def test_a_factory_that_is_never_called_is_worth_a_warning() -> None:
         ({"shedule": None}, "DAG 'x' has no argument 'shedule'. Did you mean 'schedule'?"),
         ({"max_active_run": 3}, "Did you mean 'max_active_runs'?"),
         ({"zzz": 3}, "It takes: catchup, dag_id, default_args"),
-        ({"schedule": "0 5 * * *"}, "schedule='0 5 * * *', but schedules come in a later release"),
         ({"dagrun_timeout": 5}, "dagrun_timeout=5, which this release of tickless does not support"),
         ({"tags": "one"}, "tags of DAG 'x' is the string 'one'"),
         ({"tags": ["a", 1]}, "a tag of DAG 'x' is 1 (int), but must be a string"),
@@ -137,7 +136,7 @@ def test_what_is_wrong_is_named_with_its_line(args: dict[str, Any], words: str) 
 
 @pytest.mark.parametrize(
     "args",
-    [{"on_failure_callback": None}, {"params": {}}, {"max_consecutive_failed_dag_runs": 0}],
+    [{"on_failure_callback": None}, {"params": {}}, {"dagrun_timeout": None}],
 )
 def test_airflow_arguments_that_ask_for_nothing_are_accepted(args: dict[str, Any]) -> None:
     DAG("x", **args)
