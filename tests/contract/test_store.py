@@ -13,7 +13,7 @@ from tickless.core.decision import Write
 from tickless.core.snapshot import Snapshot
 from tickless.errors import Conflict, Unavailable, Unstorable
 from tickless.model.id import AttemptId, Epoch, RunKey, TaskId, VersionKey
-from tickless.model.row import DagVanishedRow, InstanceTally, PoolRow, RequestDone, XComRow
+from tickless.model.row import DagRow, DagVanishedRow, InstanceTally, PoolRow, RequestDone, XComRow
 from tickless.model.state import AttemptState, EndReason, RunState, TaskState
 from tickless.store.base import ImportProblem, QuarantinedEvent, Store
 
@@ -52,6 +52,9 @@ async def test_every_field_comes_back_as_it_was_written(store: Store) -> None:
             cancel_requested_at=NOW,
             frozen=odd,
             idempotency_key="key-1",
+            run_after=NOW,
+            data_interval_start=NOW - timedelta(days=1),
+            data_interval_end=NOW + timedelta(microseconds=1),
         ),
         instance(
             *("extract",),
@@ -84,12 +87,20 @@ async def test_every_field_comes_back_as_it_was_written(store: Store) -> None:
             host="worker-1",
         ),
         PoolRow(name="wide", slots=0),
+        DagRow(
+            dag_id="etl",
+            is_paused=True,
+            last_interval_start=NOW - timedelta(days=1),
+            last_interval_end=NOW,
+            failed_in_a_row=2,
+        ),
     )
     await store.flush(epoch, new(*rows))
     found = await store.load()
     assert found == Snapshot(
         versions=[rows[0]],
         current={"etl": 7},
+        dags=[rows[5]],
         last_numbers={"etl": 3},
         runs=[rows[1]],
         instances=[rows[2]],
@@ -166,6 +177,17 @@ async def test_of_vanishing_and_returning_in_one_flush_the_last_counts(
     happenings = {"gone": DagVanishedRow(dag_id="etl", at=NOW), "made": version(2, number=2)}
     await store.flush(epoch, new(*(happenings[word] for word in order.split(", "))))
     assert (await store.load()).current == current
+
+
+async def test_what_is_known_of_a_dag_outlives_its_versions(store: Store, epoch: Epoch) -> None:
+    assert (await store.load()).dags == [DagRow(dag_id="etl")]
+    kept = DagRow(dag_id="etl", is_paused=True, last_interval_start=NOW, last_interval_end=NOW, failed_in_a_row=1)
+    await store.flush(epoch, new(kept))
+    await store.flush(epoch, new(version(2, number=2)))
+    await store.flush(epoch, new(DagVanishedRow(dag_id="etl", at=NOW)))
+    assert (await store.load()).dags == [kept]
+    await store.flush(epoch, new(version(3, number=3), DagRow(dag_id="etl")))
+    assert (await store.load()).dags == [DagRow(dag_id="etl")], "also back to nothing"
 
 
 async def test_writes_of_one_row_become_one_with_the_first_guard_and_the_last_image(store: Store, epoch: Epoch) -> None:
@@ -256,6 +278,7 @@ GUARDS: dict[str, list[Write]] = {
     "attempt is missing": [change(attempt(9), AttemptState.QUEUED)],
     "instance of no run": new(instance(run=9)),
     "xcom of no run": new(xcom(run=9)),
+    "dag is missing": new(DagRow(dag_id="nothing")),
 }
 
 
@@ -398,6 +421,22 @@ async def test_open_requests_come_oldest_first_until_they_are_done(subject: Subj
     ]
     await store.flush(epoch, new(*done))
     assert [request.id for request in await store.open_requests()] == [second]
+
+
+async def test_open_commands_come_oldest_first_until_they_are_done(subject: Subject, epoch: Epoch) -> None:
+    store = subject.store
+    first = await subject.command("pause_dag", '{"dag_id": "etl"}')
+    second = await subject.command("dance", "{}")
+    found = await store.open_commands()
+    assert [(each.id, each.kind, each.payload) for each in found] == [
+        (first, "pause_dag", '{"dag_id": "etl"}'),
+        (second, "dance", "{}"),
+    ]
+    await store.flush(
+        epoch,
+        new(RequestDone(table="command", id=first), RequestDone(table="trigger_request", id=second)),
+    )
+    assert [each.id for each in await store.open_commands()] == [second]
 
 
 async def test_a_quarantined_event_freezes_its_run_whatever_it_holds(store: Store, epoch: Epoch) -> None:

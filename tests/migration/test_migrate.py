@@ -242,12 +242,17 @@ async def test_a_stranger_can_start_runs_only_when_granted_and_touch_nothing_els
                 await owner.execute(f"grant usage on schema tickless to {role}")
                 for refused in (
                     "select tickless.trigger_dag('etl')",
+                    "select tickless.pause_dag('etl')",
+                    "select tickless.unpause_dag('etl')",
+                    "select tickless.request_command('pause_dag', '{}')",
                     "select tickless.set_import_problems_v1(1, 1, '[]')",
                     "select tickless.take_epoch_v1(1, 'me')",
                 ):
                     with pytest.raises(asyncpg.InsufficientPrivilegeError):
                         await stranger.fetchval(refused)
                 await owner.execute(f"grant execute on function tickless.trigger_dag to {role}")
+                await owner.execute(f"grant execute on function tickless.pause_dag to {role}")
+                paused = await stranger.fetchval("select tickless.pause_dag('etl')")
                 # A table of the caller's that poses as ours is not written to.
                 await stranger.execute("create temporary table trigger_request (like pg_class)")
                 number = await stranger.fetchval(
@@ -255,6 +260,9 @@ async def test_a_stranger_can_start_runs_only_when_granted_and_touch_nothing_els
                 )
                 with pytest.raises(asyncpg.InsufficientPrivilegeError):
                     await stranger.fetch("select * from tickless.trigger_request")
+            asked = await owner.fetchrow("select * from command where id = $1", paused)
+            assert asked is not None
+            assert (asked["kind"], asked["payload"], asked["requested_by"]) == ("pause_dag", '{"dag_id": "etl"}', role)
             row = await owner.fetchrow("select * from trigger_request")
             assert row is not None
             assert (row["id"], row["dag_id"], row["conf"], row["requested_by"]) == (

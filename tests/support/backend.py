@@ -68,6 +68,9 @@ class FakeReader(Reader):
             changed_at=START,
             import_error=None,
             live_runs=sum(run.row.state not in FINISHED_RUN_STATES for run in runs),
+            is_paused=False,
+            schedule=None,
+            last_interval=None,
             last_run=runs[0] if runs else None,
         )
 

@@ -87,6 +87,10 @@ class Subject(Protocol):
         """Somebody's `tickless.trigger_dag`."""
         ...
 
+    async def command(self, kind: str, payload: str) -> int:
+        """Somebody's `tickless.request_command`."""
+        ...
+
     async def edit(self, row: InstanceRow) -> None:
         """An operator's UPDATE of the state of a task instance."""
         ...
@@ -107,6 +111,9 @@ class MemorySubject:
 
     async def request(self, dag_id: str, **arguments: Any) -> int:
         return self.memory.add_request(dag_id, **arguments)
+
+    async def command(self, kind: str, payload: str) -> int:
+        return self.memory.add_command(kind, payload)
 
     async def edit(self, row: InstanceRow) -> None:
         self.memory.instances[row.key] = replace(self.memory.instances[row.key], state=row.state)
@@ -130,6 +137,11 @@ class PostgresSubject:
             number = await connection.fetchval(
                 "select tickless.trigger_dag($1, $2, $3, $4, $5)", dag_id, *(arguments.get(name) for name in names)
             )
+        return int(number)
+
+    async def command(self, kind: str, payload: str) -> int:
+        async with connected(self._dsn) as connection:
+            number = await connection.fetchval("select tickless.request_command($1, $2)", kind, payload)
         return int(number)
 
     async def edit(self, row: InstanceRow) -> None:

@@ -10,6 +10,7 @@ from tickless.model.id import AttemptId, TaskKey
 from tickless.model.order import StopOrder
 from tickless.model.row import (
     AttemptRow,
+    DagRow,
     DagVanishedRow,
     InstanceRow,
     PoolRow,
@@ -27,10 +28,10 @@ class Write:
 
     `expected` None = the row must not exist yet (insert); else the values its guarded columns must have now:
     runs: (state,) · instances: (state, attempt_id) · attempts: (state,). A flush in which a guard does not hold
-    rolls back whole and raises Conflict. XComs, pools, versions and request rows have no guard (upserts by key).
+    rolls back whole and raises Conflict. XComs, pools, DAGs, versions and request rows have no guard (upserts by key).
     """
 
-    row: RunRow | InstanceRow | AttemptRow | XComRow | PoolRow | VersionRow | DagVanishedRow | RequestDone
+    row: RunRow | InstanceRow | AttemptRow | XComRow | PoolRow | VersionRow | DagRow | DagVanishedRow | RequestDone
     expected: tuple[object, ...] | None = None
     is_insert: bool = False
 

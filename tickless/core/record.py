@@ -93,6 +93,9 @@ class Run:
             cancel_requested_at=self.cancel_requested_at,
             frozen=self.frozen,
             idempotency_key=row.idempotency_key,
+            run_after=row.run_after,
+            data_interval_start=row.data_interval_start,
+            data_interval_end=row.data_interval_end,
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tickless.model.id import RunKey
-from tickless.model.row import AttemptRow, InstanceRow, InstanceTally, PoolRow, RunRow, VersionRow
+from tickless.model.row import AttemptRow, DagRow, InstanceRow, InstanceTally, PoolRow, RunRow, VersionRow
 
 
 @dataclass(slots=True, kw_only=True)
@@ -16,6 +16,8 @@ class Snapshot:
     """The current version of each DAG, and every version that an unfinished run is pinned to."""
     current: dict[str, int] = field(default_factory=dict)
     """dag_id -> key of its current version; DAGs that have vanished are not in it."""
+    dags: list[DagRow] = field(default_factory=list)
+    """Every DAG ever known, also those that have vanished."""
     last_numbers: dict[str, int] = field(default_factory=dict)
     """dag_id -> the highest version number ever given to it, also of DAGs that have vanished."""
     runs: list[RunRow] = field(default_factory=list)

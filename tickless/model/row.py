@@ -37,6 +37,20 @@ class DagVanishedRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DagRow:
+    """`dag`: what outlives the versions of a DAG. It is written after its first VersionRow, which makes the row."""
+
+    dag_id: str
+    is_paused: bool = False
+    last_interval_start: datetime | None = None
+    last_interval_end: datetime | None = None
+    """Data interval of the last run that its schedule made: the next slot is counted from here. Written in one commit
+    with that run."""
+    failed_in_a_row: int = 0
+    """Runs that have failed since the last success; counted while max_consecutive_failed_dag_runs asks for it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunRow:
     """`dag_run`."""
 
@@ -57,6 +71,10 @@ class RunRow:
     frozen: str | None = None
     """Not None: an internal error stopped scheduling of this run; the text names the quarantine entry."""
     idempotency_key: str | None = None
+    run_after: datetime | None = None
+    """When its slot was due; None = somebody started it."""
+    data_interval_start: datetime | None = None
+    data_interval_end: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,6 +34,16 @@ class TriggerRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CommandRequest:
+    """An open row of `command`, written by somebody's transaction."""
+
+    id: int
+    kind: str
+    payload: str
+    """A JSON object."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ImportProblem:
     """A DAG file that could not be parsed; `error` None clears it."""
 
@@ -79,6 +89,10 @@ class Store(Protocol):
 
     async def open_requests(self) -> list[TriggerRequest]:
         """Trigger requests that are not dealt with, oldest first, at most 500."""
+        ...
+
+    async def open_commands(self) -> list[CommandRequest]:
+        """Commands that are not dealt with, oldest first, at most 500."""
         ...
 
     async def set_import_problems(self, epoch: Epoch, problems: Sequence[ImportProblem]) -> None:

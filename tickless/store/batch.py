@@ -19,6 +19,7 @@ from tickless.errors import Unstorable
 from tickless.model.id import AttemptId, RunKey, TaskKey, VersionKey
 from tickless.model.row import (
     AttemptRow,
+    DagRow,
     DagVanishedRow,
     InstanceRow,
     PoolRow,
@@ -33,7 +34,7 @@ _encode = msgspec.json.Encoder().encode
 K = TypeVar("K")
 R = TypeVar("R")
 
-Row = RunRow | InstanceRow | AttemptRow | XComRow | PoolRow | VersionRow | RequestDone
+Row = RunRow | InstanceRow | AttemptRow | XComRow | PoolRow | VersionRow | DagRow | RequestDone
 Guarded = tuple[R, tuple[object, ...]]
 """A row image and what its guarded columns must be now."""
 
@@ -55,6 +56,7 @@ class Batch:
 
     versions: dict[VersionKey, VersionRow] = field(default_factory=dict)
     dags: dict[str, DagPointer] = field(default_factory=dict)
+    dag_states: dict[str, DagRow] = field(default_factory=dict)
     pools: dict[str, PoolRow] = field(default_factory=dict)
     new_runs: dict[RunKey, RunRow] = field(default_factory=dict)
     runs: dict[RunKey, Guarded[RunRow]] = field(default_factory=dict)
@@ -86,6 +88,8 @@ class Batch:
                 self.xcoms[TaskKey(row.run, row.task_id, row.map_index), row.key] = row
             case RequestDone():
                 self.requests[row.table, row.id] = row
+            case DagRow():
+                self.dag_states[row.dag_id] = row
             case PoolRow():
                 self.pools[row.name] = row
             case VersionRow():
@@ -112,13 +116,14 @@ class Batch:
             + len(self.pools)
             + len(self.versions)
             + len(self.dags)
+            + len(self.dag_states)
         )
 
     def rows(self) -> Iterator[Row]:
         """Every row image that it writes."""
         for plain in (
             *(self.versions, self.pools, self.new_runs, self.new_instances, self.new_attempts),
-            *(self.xcoms, self.requests),
+            *(self.xcoms, self.requests, self.dag_states),
         ):
             yield from plain.values()
         for guarded in (self.runs, self.instances, self.attempts):
@@ -126,7 +131,7 @@ class Batch:
                 yield row
 
     def encode(self) -> tuple[str | None, ...]:
-        """The sections as JSON texts, None for an empty one, in the order of the parameters of `flush_v1`.
+        """The sections as JSON texts, None for an empty one, in the order of the parameters of `flush_v2`.
 
         Raises Unstorable for what JSON in UTF-8 cannot hold (a lone surrogate, an integer of more than 64 bits).
         """
@@ -134,6 +139,7 @@ class Batch:
             return (
                 _plain(self.versions),
                 _plain(self.dags),
+                _plain(self.dag_states),
                 _plain(self.pools),
                 _plain(self.new_runs),
                 _guarded(self.runs),
@@ -157,6 +163,7 @@ class Batch:
             len(self.new_attempts),
             len(self.attempts),
             len(self.xcoms),
+            len(self.dag_states),
         ]
 
 

@@ -10,7 +10,7 @@ import asyncpg
 from tickless.core.snapshot import Snapshot
 from tickless.model.id import RunKey
 from tickless.store.connect import Connection
-from tickless.store.rows import attempt_row, instance_row, pool_row, run_row, tally_row, version_row
+from tickless.store.rows import attempt_row, dag_row, instance_row, pool_row, run_row, tally_row, version_row
 from tickless.store.sql import query
 
 _BATCH = 500
@@ -18,6 +18,7 @@ _BATCH = 500
 
 _VERSIONS = query("load_versions")
 _CURRENT = query("load_current")
+_DAGS = query("load_dags")
 _LAST_NUMBERS = query("load_last_numbers")
 _RUNS = query("load_runs")
 _INSTANCES = query("load_instances")
@@ -37,6 +38,7 @@ async def read_snapshot(connection: Connection, *, with_versions: bool = True) -
         return Snapshot(
             versions=await _all(connection, _VERSIONS, version_row) if with_versions else [],
             current={row["dag_id"]: row["current_version"] async for row in _stream(connection, _CURRENT)},
+            dags=await _all(connection, _DAGS, dag_row),
             last_numbers={row["dag_id"]: row["number"] async for row in _stream(connection, _LAST_NUMBERS)},
             runs=await _all(connection, _RUNS, run_row),
             instances=await _all(connection, _INSTANCES, instance_row),

@@ -21,6 +21,7 @@ from tickless.model.dag import DEFAULT_POOL
 from tickless.model.id import AttemptId, Epoch, RunKey, TaskId, TaskKey, VersionKey
 from tickless.model.row import (
     AttemptRow,
+    DagRow,
     InstanceRow,
     InstanceTally,
     PoolRow,
@@ -30,7 +31,7 @@ from tickless.model.row import (
     XComRow,
 )
 from tickless.model.state import FINISHED_RUN_STATES, FINISHED_TASK_STATES, LIVE_ATTEMPT_STATES, TaskState
-from tickless.store.base import ImportProblem, QuarantinedEvent, TriggerRequest
+from tickless.store.base import CommandRequest, ImportProblem, QuarantinedEvent, TriggerRequest
 from tickless.store.batch import Batch, DagPointer
 from tickless.store.storable import make_storable, why_unstorable
 
@@ -47,12 +48,14 @@ class MemoryStore:
         self.owner: str | None = None
         self.versions: dict[VersionKey, VersionRow] = {}
         self.dags: dict[str, DagPointer] = {}
+        self.dag_states: dict[str, DagRow] = {}
         self.pools: dict[str, PoolRow] = {DEFAULT_POOL: PoolRow(name=DEFAULT_POOL, slots=DEFAULT_POOL_SLOTS)}
         self.runs: dict[RunKey, RunRow] = {}
         self.instances: dict[TaskKey, InstanceRow] = {}
         self.attempts: dict[AttemptId, AttemptRow] = {}
         self.xcoms: dict[tuple[TaskKey, str], XComRow] = {}
         self.requests: dict[int, TriggerRequest] = {}
+        self.commands: dict[int, CommandRequest] = {}
         self.done: dict[tuple[str, int], RequestDone] = {}
         self.import_problems: dict[tuple[str, str], ImportProblem] = {}
         self.quarantined: dict[int, QuarantinedEvent] = {}
@@ -89,6 +92,12 @@ class MemoryStore:
         )
         return number
 
+    def add_command(self, kind: str, payload: str = "{}") -> int:
+        """What `tickless.pause_dag` and its like do in SQL."""
+        number = len(self.commands) + 1
+        self.commands[number] = CommandRequest(id=number, kind=kind, payload=payload)
+        return number
+
     # ---- the port, synchronous ------------------------------------------------------------------------------------
 
     def take_epoch_now(self, owner: str) -> Epoch:
@@ -109,6 +118,8 @@ class MemoryStore:
         for dag_id, pointer in batch.dags.items():
             old = self.dags.get(dag_id)
             self.dags[dag_id] = replace(pointer, file=pointer.file or (old.file if old else None))
+            self.dag_states.setdefault(dag_id, DagRow(dag_id=dag_id))
+        self.dag_states |= batch.dag_states
         self.pools |= batch.pools
         self.runs |= batch.new_runs
         self.runs |= {key: run for key, (run, _) in batch.runs.items()}
@@ -140,6 +151,7 @@ class MemoryStore:
         return Snapshot(
             versions=[version for key, version in sorted(self.versions.items()) if key in wanted],
             current={dag_id: int(version) for dag_id, version in current.items()},
+            dags=[dag for _, dag in sorted(self.dag_states.items())],
             last_numbers=last_numbers,
             runs=runs,
             instances=unfinished,
@@ -173,6 +185,10 @@ class MemoryStore:
     def open_requests_now(self) -> list[TriggerRequest]:
         handled = {number for table, number in self.done if table == "trigger_request"}
         return [request for number, request in self.requests.items() if number not in handled][:MAX_OPEN_REQUESTS]
+
+    def open_commands_now(self) -> list[CommandRequest]:
+        handled = {number for table, number in self.done if table == "command"}
+        return [command for number, command in self.commands.items() if number not in handled][:MAX_OPEN_REQUESTS]
 
     def set_import_problems_now(self, epoch: Epoch, problems: Sequence[ImportProblem]) -> None:
         with_answer = self._begin()
@@ -211,6 +227,9 @@ class MemoryStore:
     async def open_requests(self) -> list[TriggerRequest]:
         return self.open_requests_now()
 
+    async def open_commands(self) -> list[CommandRequest]:
+        return self.open_commands_now()
+
     async def set_import_problems(self, epoch: Epoch, problems: Sequence[ImportProblem]) -> None:
         self.set_import_problems_now(epoch, problems)
 
@@ -244,6 +263,9 @@ class MemoryStore:
         for key in [*batch.new_instances, *(key for key, _ in batch.xcoms)]:
             if key.run not in self.runs and key.run not in batch.new_runs:
                 raise Conflict(f"instance {key} has no run")
+        for dag_id in batch.dag_states:
+            if dag_id not in self.dags and dag_id not in batch.dags:
+                raise Conflict(f"there is no DAG {dag_id}")
         for run_key, (_, expected) in batch.runs.items():
             run = self.runs.get(run_key) or batch.new_runs.get(run_key)
             if run is None or (run.state,) != expected:

@@ -30,7 +30,7 @@ from tickless.core.decision import Write
 from tickless.core.snapshot import Snapshot
 from tickless.errors import Conflict, TicklessError, Unavailable
 from tickless.model.id import Epoch, RunKey
-from tickless.store.base import ImportProblem, QuarantinedEvent, TriggerRequest
+from tickless.store.base import CommandRequest, ImportProblem, QuarantinedEvent, TriggerRequest
 from tickless.store.batch import Batch
 from tickless.store.connect import DRIVER_ERRORS, Connection, connect, map_error
 from tickless.store.loading import read_snapshot
@@ -48,6 +48,7 @@ _QUARANTINE = query("quarantine")
 _SET_IMPORT_PROBLEMS = query("set_import_problems")
 _OUTPUTS = query("outputs")
 _OPEN_REQUESTS = query("open_requests")
+_OPEN_COMMANDS = query("open_commands")
 
 _OUR_CONFLICTS = {"TK001", "TK002"}
 
@@ -186,6 +187,10 @@ class PostgresStore:
             )
             for row in rows
         ]
+
+    async def open_commands(self) -> list[CommandRequest]:
+        rows = await self._pool.fetch(_OPEN_COMMANDS, MAX_OPEN_REQUESTS)
+        return [CommandRequest(id=row["id"], kind=row["kind"], payload=row["payload"]) for row in rows]
 
     # ---- the writer -----------------------------------------------------------------------------------------------
 

@@ -11,14 +11,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+import msgspec
+
 from tickless.core.snapshot import Snapshot
 from tickless.model.id import AttemptId, RunKey, TaskKey, VersionKey
 from tickless.model.row import AttemptRow, InstanceRow, RunRow, VersionRow, XComRow
+from tickless.model.schedule import Interval, ScheduleSpec
 from tickless.model.state import FINISHED_RUN_STATES, RunState, TaskState
 from tickless.store.loading import read_snapshot
 from tickless.store.pool import ReadPool, Record
 from tickless.store.rows import attempt_row, instance_row, run_row, task_state, version_row
 from tickless.store.sql import query
+
+_decode_schedule = msgspec.json.Decoder(ScheduleSpec | None).decode
 
 MAX_PAGE = 1000
 """Larger limits are cut down to this."""
@@ -82,6 +87,11 @@ class DagInfo:
     """Why its file cannot be parsed now: the DAG shown is the last good one."""
     live_runs: int
     """Queued and running."""
+    is_paused: bool
+    schedule: ScheduleSpec | None
+    """Of its current version."""
+    last_interval: Interval | None
+    """Data interval of the last run that its schedule made."""
     last_run: RunInfo | None
 
 
@@ -320,6 +330,7 @@ def _run_info(row: Record, prefix: str = "") -> RunInfo:
 
 
 def _dag_info(row: Record) -> DagInfo:
+    end = row["last_interval_end"]
     return DagInfo(
         dag_id=row["dag_id"],
         version=row["current_version"],
@@ -330,6 +341,9 @@ def _dag_info(row: Record) -> DagInfo:
         changed_at=row["changed_at"],
         import_error=row["import_error"],
         live_runs=row["live_runs"],
+        is_paused=row["is_paused"],
+        schedule=_decode_schedule(row["schedule"]) if row["schedule"] is not None else None,
+        last_interval=Interval(row["last_interval_start"], end) if end is not None else None,
         last_run=_run_info(row, "run_") if row["run_key"] is not None else None,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncpg
 
 from tickless.model.id import AttemptId, RunKey, TaskId, VersionKey
-from tickless.model.row import AttemptRow, InstanceRow, InstanceTally, PoolRow, RunRow, VersionRow
+from tickless.model.row import AttemptRow, DagRow, InstanceRow, InstanceTally, PoolRow, RunRow, VersionRow
 from tickless.model.state import AttemptState, EndReason, RunState, TaskState
 
 _TASK_STATES: dict[str | None, TaskState] = {state.value: state for state in TaskState} | {None: TaskState.NONE}
@@ -48,6 +48,19 @@ def run_row(record: asyncpg.Record, prefix: str = "") -> RunRow:
         cancel_requested_at=record[prefix + "cancel_requested_at"],
         frozen=record[prefix + "frozen"],
         idempotency_key=record[prefix + "idempotency_key"],
+        run_after=record[prefix + "run_after"],
+        data_interval_start=record[prefix + "data_interval_start"],
+        data_interval_end=record[prefix + "data_interval_end"],
+    )
+
+
+def dag_row(record: asyncpg.Record) -> DagRow:
+    return DagRow(
+        dag_id=record["dag_id"],
+        is_paused=record["is_paused"],
+        last_interval_start=record["last_interval_start"],
+        last_interval_end=record["last_interval_end"],
+        failed_in_a_row=record["failed_in_a_row"],
     )
 
 

@@ -30,9 +30,15 @@ create table dag (
     dag_id text collate "C" primary key check (length(dag_id) between 1 and 250),
     current_version bigint,
     file text,
-    changed_at timestamptz not null
+    changed_at timestamptz not null,
+    is_paused boolean not null default false,
+    last_interval_start timestamptz,
+    last_interval_end timestamptz,
+    failed_in_a_row int not null default 0
 );
 comment on column dag.current_version is 'key of dag_version; NULL: no file defines the DAG any more';
+comment on column dag.last_interval_end is
+    'of the last run that the schedule has made: written in one commit with that run, so no slot comes twice';
 
 create table dag_version (
     key bigint primary key,
@@ -64,11 +70,15 @@ create table dag_run (
     cancel_requested_at timestamptz,
     frozen text,
     idempotency_key text collate "C" unique,
+    run_after timestamptz,
+    data_interval_start timestamptz,
+    data_interval_end timestamptz,
     unique (dag_id, run_id)
 ) with (
     fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 200,
     autovacuum_analyze_scale_factor = 0.05
 );
+comment on column dag_run.run_after is 'when its slot was due; NULL: somebody started it';
 create index dag_run_live on dag_run (key) where state in ('queued', 'running');
 create index dag_run_of_dag on dag_run (dag_id, key);
 

@@ -159,6 +159,8 @@ async def test_no_query_of_a_page_or_a_rebuild_walks_through_history(full: str) 
     arguments: dict[str, tuple[object, ...]] = {
         "outputs": (1, ["t1", "t2"]),
         "open_requests": (500,),
+        "open_commands": (500,),
+        "load_dags": (),
         "load_runs": (),
         "load_instances": (),
         "load_tallies": (),

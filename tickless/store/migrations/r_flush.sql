@@ -33,10 +33,12 @@ $$;
 
 -- Each section is a JSON array of row images, NULL when it is empty. `was` and `had` are guards: the state and the
 -- attempt that the row must have now. p_counts: rows of new_runs, runs, new_instances, instances, new_attempts,
--- attempts, xcoms.
-create or replace function tickless.flush_v1(
+-- attempts, xcoms, dag_states.
+--
+-- flush_v1, which 0.0.1 called, stays behind in databases that have it.
+create or replace function tickless.flush_v2(
     p_shard int, p_epoch bigint, p_counts int[],
-    p_versions json, p_dags json, p_pools json,
+    p_versions json, p_dags json, p_dag_states json, p_pools json,
     p_new_runs json, p_runs json, p_new_instances json, p_instances json, p_new_attempts json, p_attempts json,
     p_xcoms json, p_requests json
 ) returns void
@@ -69,6 +71,19 @@ begin
             changed_at = excluded.changed_at;
     end if;
 
+    if p_dag_states is not null then
+        update tickless.dag d set
+            is_paused = r.is_paused, last_interval_start = r.last_interval_start,
+            last_interval_end = r.last_interval_end, failed_in_a_row = r.failed_in_a_row
+        from json_to_recordset(p_dag_states) as r(
+            dag_id text, is_paused boolean, last_interval_start timestamptz, last_interval_end timestamptz,
+            failed_in_a_row int
+        )
+        where d.dag_id = r.dag_id;
+        get diagnostics n = row_count;
+        if n <> p_counts[8] then perform tickless.expect_rows_v1('dag states', n, p_counts[8]); end if;
+    end if;
+
     if p_pools is not null then
         insert into tickless.slot_pool (pool, slots)
         select r.name, r.slots from json_to_recordset(p_pools) as r(name text, slots int)
@@ -78,15 +93,18 @@ begin
     if p_new_runs is not null then
         insert into tickless.dag_run (
             key, dag_id, run_id, version, state, run_type, conf, logical_date, queued_at, started_at, ended_at,
-            created_upto, cancel_requested_at, frozen, idempotency_key, shard_id
+            created_upto, cancel_requested_at, frozen, idempotency_key, run_after, data_interval_start,
+            data_interval_end, shard_id
         )
         select
             r.key, r.dag_id, r.run_id, r.version, r.state, r.run_type, r.conf::json, r.logical_date, r.queued_at,
-            r.started_at, r.ended_at, r.created_upto, r.cancel_requested_at, r.frozen, r.idempotency_key, p_shard
+            r.started_at, r.ended_at, r.created_upto, r.cancel_requested_at, r.frozen, r.idempotency_key,
+            r.run_after, r.data_interval_start, r.data_interval_end, p_shard
         from json_to_recordset(p_new_runs) as r(
             key bigint, dag_id text, run_id text, version bigint, state text, run_type text, conf text,
             logical_date timestamptz, queued_at timestamptz, started_at timestamptz, ended_at timestamptz,
-            created_upto int, cancel_requested_at timestamptz, frozen text, idempotency_key text
+            created_upto int, cancel_requested_at timestamptz, frozen text, idempotency_key text,
+            run_after timestamptz, data_interval_start timestamptz, data_interval_end timestamptz
         )
         on conflict (key) do nothing;
         get diagnostics n = row_count;
@@ -250,8 +268,8 @@ $$;
 revoke execute on function
     tickless.check_epoch_v1(int, bigint),
     tickless.expect_rows_v1(text, bigint, int),
-    tickless.flush_v1(
-        int, bigint, int[], json, json, json, json, json, json, json, json, json, json, json
+    tickless.flush_v2(
+        int, bigint, int[], json, json, json, json, json, json, json, json, json, json, json, json
     ),
     tickless.quarantine_v1(int, bigint, bigint, bigint, text, text, text, timestamptz),
     tickless.set_import_problems_v1(int, bigint, json),

@@ -1,7 +1,7 @@
 -- SQL as an API: what anybody may call inside a transaction of their own. Repeatable: applied again when it changes.
 -- To let a role start runs:
 --   GRANT USAGE ON SCHEMA tickless TO app;
---   GRANT EXECUTE ON FUNCTION tickless.trigger_dag TO app;
+--   GRANT EXECUTE ON FUNCTION tickless.trigger_dag TO app;   (and so on)
 
 create or replace function tickless.hint_request() returns trigger
 language plpgsql as $$
@@ -37,5 +37,27 @@ language sql security definer set search_path = pg_catalog, pg_temp as $$
     returning id
 $$;
 
-revoke execute on function tickless.hint_request(), tickless.trigger_dag(text, jsonb, text, timestamptz, text)
+-- Asks for something else. Others call the functions below, which know what a command of theirs must say.
+create or replace function tickless.request_command(kind text, payload jsonb) returns bigint
+language sql security definer set search_path = pg_catalog, pg_temp as $$
+    insert into tickless.command (kind, payload) values (request_command.kind, request_command.payload) returning id
+$$;
+
+-- While a DAG is paused its schedule makes no runs, none of its runs starts, and none of its tasks is sent off; what
+-- runs goes on. Give the id of the request: SELECT * FROM command WHERE id = … says what became of it.
+create or replace function tickless.pause_dag(dag_id text) returns bigint
+language sql security definer set search_path = pg_catalog, pg_temp as $$
+    select tickless.request_command('pause_dag', jsonb_build_object('dag_id', pause_dag.dag_id))
+$$;
+create or replace function tickless.unpause_dag(dag_id text) returns bigint
+language sql security definer set search_path = pg_catalog, pg_temp as $$
+    select tickless.request_command('unpause_dag', jsonb_build_object('dag_id', unpause_dag.dag_id))
+$$;
+
+revoke execute on function
+    tickless.hint_request(),
+    tickless.trigger_dag(text, jsonb, text, timestamptz, text),
+    tickless.request_command(text, jsonb),
+    tickless.pause_dag(text),
+    tickless.unpause_dag(text)
 from public;

@@ -6,12 +6,15 @@ with live as (
 )
 select
     d.dag_id, d.current_version, v.number as version_number, v.hash, d.file, v.bundle, d.changed_at,
+    d.is_paused, d.last_interval_start, d.last_interval_end, (v.spec::json -> 'schedule')::text as schedule,
     e.error as import_error, coalesce(l.live_runs, 0) as live_runs, r.version_number as run_version_number,
     r.key as run_key, r.dag_id as run_dag_id, r.run_id as run_run_id, r.version as run_version,
     r.state as run_state, r.run_type as run_run_type, r.conf as run_conf, r.logical_date as run_logical_date,
     r.queued_at as run_queued_at, r.started_at as run_started_at, r.ended_at as run_ended_at,
     r.created_upto as run_created_upto, r.cancel_requested_at as run_cancel_requested_at,
-    r.frozen as run_frozen, r.idempotency_key as run_idempotency_key
+    r.frozen as run_frozen, r.idempotency_key as run_idempotency_key,
+    r.run_after as run_run_after, r.data_interval_start as run_data_interval_start,
+    r.data_interval_end as run_data_interval_end
 from tickless.dag d
 left join tickless.dag_version v on v.key = d.current_version
 left join lateral (
@@ -19,7 +22,8 @@ left join lateral (
 ) e on true
 left join lateral (
     select q.key, q.dag_id, q.run_id, q.version, q.state, q.run_type, q.conf, q.logical_date, q.queued_at,
-        q.started_at, q.ended_at, q.created_upto, q.cancel_requested_at, q.frozen, q.idempotency_key, w.number as version_number
+        q.started_at, q.ended_at, q.created_upto, q.cancel_requested_at, q.frozen, q.idempotency_key, q.run_after,
+        q.data_interval_start, q.data_interval_end, w.number as version_number
     from tickless.dag_run q
     join tickless.dag_version w on w.key = q.version
     where q.dag_id = d.dag_id
@@ -36,12 +40,15 @@ limit $2
 -- $1 dag_id text
 select
     d.dag_id, d.current_version, v.number as version_number, v.hash, d.file, v.bundle, d.changed_at,
+    d.is_paused, d.last_interval_start, d.last_interval_end, (v.spec::json -> 'schedule')::text as schedule,
     e.error as import_error, coalesce(l.live_runs, 0) as live_runs, r.version_number as run_version_number,
     r.key as run_key, r.dag_id as run_dag_id, r.run_id as run_run_id, r.version as run_version,
     r.state as run_state, r.run_type as run_run_type, r.conf as run_conf, r.logical_date as run_logical_date,
     r.queued_at as run_queued_at, r.started_at as run_started_at, r.ended_at as run_ended_at,
     r.created_upto as run_created_upto, r.cancel_requested_at as run_cancel_requested_at,
-    r.frozen as run_frozen, r.idempotency_key as run_idempotency_key
+    r.frozen as run_frozen, r.idempotency_key as run_idempotency_key,
+    r.run_after as run_run_after, r.data_interval_start as run_data_interval_start,
+    r.data_interval_end as run_data_interval_end
 from tickless.dag d
 left join tickless.dag_version v on v.key = d.current_version
 left join lateral (
@@ -49,7 +56,8 @@ left join lateral (
 ) e on true
 left join lateral (
     select q.key, q.dag_id, q.run_id, q.version, q.state, q.run_type, q.conf, q.logical_date, q.queued_at,
-        q.started_at, q.ended_at, q.created_upto, q.cancel_requested_at, q.frozen, q.idempotency_key, w.number as version_number
+        q.started_at, q.ended_at, q.created_upto, q.cancel_requested_at, q.frozen, q.idempotency_key, q.run_after,
+        q.data_interval_start, q.data_interval_end, w.number as version_number
     from tickless.dag_run q
     join tickless.dag_version w on w.key = q.version
     where q.dag_id = d.dag_id

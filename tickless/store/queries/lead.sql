@@ -1,8 +1,9 @@
 -- name: flush :exec
 -- The hot flush: everything or nothing, if the epoch is still ours.
--- $1 shard int · $2 epoch bigint · $3 expected row counts int[] · $4 versions · $5 dags · $6 pools · $7 new runs
--- $8 runs · $9 new instances · $10 instances · $11 new attempts · $12 attempts · $13 xcoms · $14 requests: json or null
-select tickless.flush_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+-- $1 shard int · $2 epoch bigint · $3 expected row counts int[] · $4 versions · $5 dags · $6 dag states · $7 pools
+-- $8 new runs · $9 runs · $10 new instances · $11 instances · $12 new attempts · $13 attempts · $14 xcoms
+-- $15 requests: json or null
+select tickless.flush_v2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
 
 -- name: take_epoch :one
 -- The next epoch; waits for flushes of an older one that are in flight.
@@ -49,6 +50,15 @@ where dag_run_key = $1 and task_id = any($2) and map_index = -1 and key = 'retur
 -- $1 limit int
 select id, dag_id, run_id, conf::text as conf, logical_date, idempotency_key
 from tickless.trigger_request
+where handled_at is null
+order by id
+limit $1
+
+-- name: open_commands :many
+-- Commands that nobody has dealt with, oldest first.
+-- $1 limit int
+select id, kind, payload::text as payload
+from tickless.command
 where handled_at is null
 order by id
 limit $1

@@ -13,6 +13,10 @@ order by key
 -- The current version of each DAG that a file defines.
 select dag_id, current_version from tickless.dag where current_version is not null order by dag_id
 
+-- name: load_dags :many
+-- What outlives the versions of each DAG.
+select dag_id, is_paused, last_interval_start, last_interval_end, failed_in_a_row from tickless.dag order by dag_id
+
 -- name: load_last_numbers :many
 -- The highest version number ever given to each DAG.
 select dag_id, max(number) as number from tickless.dag_version group by dag_id order by dag_id
@@ -21,7 +25,7 @@ select dag_id, max(number) as number from tickless.dag_version group by dag_id o
 -- Unfinished runs, oldest first.
 select
     key, dag_id, run_id, version, state, run_type, conf, logical_date, queued_at, started_at, ended_at, created_upto,
-    cancel_requested_at, frozen, idempotency_key
+    cancel_requested_at, frozen, idempotency_key, run_after, data_interval_start, data_interval_end
 from tickless.dag_run
 where state in ('queued', 'running')
 order by key
