@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -18,6 +19,7 @@ from tests.support.oracle import RULES, DagPlan, Ending, Oracle, Outcome
 from tests.support.random_dags import POOLS, body_of, coverage, random_dag, source_of
 
 IN_ONE_HOUSE = 200
+LIMITS = Limits(parallelism=4, dag_concurrency=3)
 AT_ONCE = 25
 """Runs that are started together: enough to compete for every limit, not so many that each needs a zygote at once."""
 _ASKED = int(os.environ.get("TICKLESS_CHAOS", "0"))
@@ -35,10 +37,8 @@ def batches() -> list[list[int]]:
 def test_random_dags_end_as_the_oracle_says(seeds: list[int]) -> None:
     dags = {seed: random_dag(seed) for seed in seeds}
     files = {f"{dag.dag_id}.py": source_of(dag) for dag in dags.values()}
-    limits = Limits(
-        parallelism=6,
-        dag_concurrency=4,
-        max_active_tasks={dag.dag_id: dag.max_active_tasks for dag in dags.values() if dag.max_active_tasks},
+    limits = replace(
+        LIMITS, max_active_tasks={dag.dag_id: dag.max_active_tasks for dag in dags.values() if dag.max_active_tasks}
     )
     plans = {dag.dag_id: Plan(run_state="", tasks={}) for dag in dags.values()}
     with House(files, plans, limits=limits, pools=POOLS) as house:
@@ -60,6 +60,8 @@ def test_random_dags_end_as_the_oracle_says(seeds: list[int]) -> None:
         # What the ledger asserts of every house, limits among them; that the states are right is known by now.
         house.plans = {dag_id: plan_of(outcome) for dag_id, outcome in found.items()}
         house.check()
+        if len(seeds) == IN_ONE_HOUSE:
+            assert limits_without_effect(house) == []
 
 
 def test_the_dice_cover_what_they_are_meant_to_cover() -> None:
@@ -77,6 +79,23 @@ def test_the_dice_cover_what_they_are_meant_to_cover() -> None:
     )
     missing = {name: f"{found[name]} of {least}" for name, least in at_least.items() if found[name] < least}
     assert not missing, missing
+
+
+def limits_without_effect(house: House) -> list[str]:
+    """The limits that no task ever met: nothing is known about those. With one less, the ledger would complain."""
+    limits, rows = house.limits, house.rows()
+    tighter = {
+        "parallelism": (replace(limits, parallelism=limits.parallelism - 1), rows),
+        "dag_concurrency": (replace(limits, dag_concurrency=limits.dag_concurrency - 1), rows),
+        "max_active_tasks": (
+            replace(limits, max_active_tasks={d: max(n - 1, 1) for d, n in limits.max_active_tasks.items()}),
+            rows,
+        ),
+        **{f"pool {pool}": (limits, replace(rows, pools={**rows.pools, pool: rows.pools[pool] - 1})) for pool in POOLS},
+    }
+    return [
+        name for name, (less, fewer) in tighter.items() if not house.ledger.check(fewer, house.plans, less).over_limit
+    ]
 
 
 def outcomes_in(rows: Rows) -> dict[str, Outcome]:

@@ -24,6 +24,7 @@ ERRORS = {"fail": RuntimeError, "give_up": AirflowFailException, "skip": Airflow
 
 def act(*acts):
     def body():
+        time.sleep(0.02)  # so that tasks meet each other at the limits
         this = acts[min(int(os.environ["TICKLESS_TRY_NUMBER"]), len(acts)) - 1]
         if this != "succeed":
             raise ERRORS[this]("as planned")
@@ -31,7 +32,9 @@ def act(*acts):
 
 def codes(*acts):
     numbers = " ".join({"succeed": "0", "fail": "1", "skip": "99"}[each] for each in acts)
-    return f'codes=({numbers}); n=$((TICKLESS_TRY_NUMBER - 1)); ' + 'c=${codes[n]:-${codes[-1]}}; [ $c = 0 ] || exit $c'
+    return f'nap 0.02; codes=({numbers}); n=$((TICKLESS_TRY_NUMBER - 1)); ' + CODE
+
+CODE = 'c=${codes[n]:-${codes[-1]}}; [ $c = 0 ] || exit $c'
 
 def chooser(operator, task_id, body, choice, **args):
     def call():
@@ -67,7 +70,7 @@ def _draw(dice: random.Random, dag_id: str) -> DagPlan:
     return DagPlan(
         dag_id=dag_id,
         tasks=tuple(_with_choice(dice, task, tasks) for task in tasks),
-        max_active_tasks=dice.choice((None, None, 1, 2, 3)),
+        max_active_tasks=dice.choice((None, None, 1, 2)),
     )
 
 
@@ -95,7 +98,9 @@ def _draw_task(dice: random.Random, task_id: str, layers: list[list[TaskPlan]], 
         ends = (Act.FAIL, Act.SKIP)
         failures = dice.randint(0, retries)
         acts = (*(Act.FAIL,) * failures, Act.SUCCEED if failures and dice.random() < 0.6 else dice.choice(ends))
-    pool, pool_slots = dice.choice(((None, 1), (None, 1), (None, 1), ("narrow", 1), ("narrow", 2), ("wide", 2)))
+    pool, pool_slots = dice.choice(
+        ((None, 1), (None, 1), (None, 1), ("narrow", 1), ("narrow", 2), ("wide", 1), ("wide", 2))
+    )
     return TaskPlan(
         task_id=task_id,
         kind=kind,
