@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
 
 from tests.support.house import House
 from tests.support.ledger import Limits, Plan, Rows
-from tests.support.oracle import RULES, DagPlan, Ending, Oracle, Outcome
-from tests.support.random_dags import POOLS, body_of, coverage, random_dag, source_of
+from tests.support.oracle import RULES, DagPlan, Ending, Oracle, Outcome, in_order
+from tests.support.random_dag_files import body_of, source_of
+from tests.support.random_dags import POOLS, coverage, random_dag
 
 IN_ONE_HOUSE = 200
 LIMITS = Limits(parallelism=4, dag_concurrency=3)
@@ -76,6 +77,7 @@ def test_the_dice_cover_what_they_are_meant_to_cover() -> None:
         | {"run success": 60, "run failed": 60, "retried, then success": 15, "retried, in vain": 25}
         | {"dags with one outcome": 160, "dags with several outcomes": 5, "dags with max_active_tasks": 80}
         | {"in a pool": 400, "tries": 900}
+        | {"groups": 80, "groups in groups": 15, "groups that wait": 40, "groups waited for": 40}
     )
     missing = {name: f"{found[name]} of {least}" for name, least in at_least.items() if found[name] < least}
     assert not missing, missing
@@ -101,17 +103,12 @@ def limits_without_effect(house: House) -> list[str]:
 def outcomes_in(rows: Rows) -> dict[str, Outcome]:
     """How the runs have ended, by dag_id. Tries are counted twice: as the instance says, and as there are attempts."""
     attempts = Counter((row["dag_run_key"], row["task_id"]) for row in rows.attempts)
-    endings: dict[int, list[tuple[str, Ending]]] = defaultdict(list)
+    endings: dict[int, dict[str, Ending]] = defaultdict(dict)
     for row in rows.instances:
         tries = attempts[row["dag_run_key"], row["task_id"]]
         assert tries == row["try_number"], f"{row['task_id']} has {tries} attempts, and try_number {row['try_number']}"
-        endings[row["dag_run_key"]].append((row["task_id"], Ending(state=row["state"], tries=tries)))
+        endings[row["dag_run_key"]][row["task_id"]] = Ending(state=row["state"], tries=tries)
     return {row["dag_id"]: Outcome(run=row["state"], tasks=in_order(endings[row["key"]])) for row in rows.runs}
-
-
-def in_order(endings: Sequence[tuple[str, Ending]]) -> tuple[tuple[str, Ending], ...]:
-    """As the oracle has them: t0, t1 …"""
-    return tuple(sorted(endings, key=lambda each: int(each[0][1:])))
 
 
 def plan_of(outcome: Outcome) -> Plan:

@@ -43,9 +43,12 @@ class TaskPlan:
     """A task of a random DAG."""
 
     task_id: str
+    groups: tuple[str, ...] = ()
+    """The groups it is in, outermost first."""
     kind: str = "python"
     """python, bash, branch, short_circuit, or empty, which never runs at all."""
     upstream: tuple[str, ...] = ()
+    """Tasks and groups, as they are written in the DAG file."""
     rule: str = "all_success"
     acts: tuple[Act, ...] = (Act.SUCCEED,)
     """What the first try does, the second one …; the last act is that of all further tries."""
@@ -61,6 +64,29 @@ class TaskPlan:
     pool_slots: int = 1
     priority_weight: int = 1
 
+    @property
+    def name(self) -> str:
+        return self.task_id
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupPlan:
+    """A group of tasks."""
+
+    group_id: str
+    groups: tuple[str, ...] = ()
+    """The groups that it is in, outermost first."""
+    upstream: tuple[str, ...] = ()
+    is_prefixed: bool = True
+    """Whether the ids of what is in it begin with its own."""
+
+    @property
+    def name(self) -> str:
+        return self.group_id
+
+
+Unit = TaskPlan | GroupPlan
+
 
 @dataclass(frozen=True, kw_only=True)
 class DagPlan:
@@ -68,7 +94,12 @@ class DagPlan:
 
     dag_id: str
     tasks: tuple[TaskPlan, ...]
+    groups: tuple[GroupPlan, ...] = ()
     max_active_tasks: int | None = None
+
+    @property
+    def units(self) -> list[Unit]:
+        return [*self.tasks, *self.groups]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +120,12 @@ class Outcome:
 
     run: str
     tasks: tuple[tuple[str, Ending], ...]
+    """By task id, in its order."""
+
+
+def in_order(endings: Mapping[str, Ending]) -> tuple[tuple[str, Ending], ...]:
+    """As an outcome has them."""
+    return tuple((task_id, endings[task_id]) for task_id in sorted(endings))
 
 
 class TooManyMomentsError(Exception):
@@ -230,10 +267,30 @@ class Oracle:
 
     def __post_init__(self) -> None:
         self.place = {task.task_id: place for place, task in enumerate(self.dag.tasks)}
-        self.has_downstream = {upstream for task in self.dag.tasks for upstream in task.upstream}
+        self.edges: set[tuple[str, str]] = set()
+        for unit in sorted(self.dag.units, key=lambda unit: -len(unit.groups)):
+            # From the inside to the outside: the heads and tails of a group depend on the edges inside.
+            for upstream in unit.upstream:
+                self.edges |= {(tail, head) for tail in self.tails(upstream) for head in self.heads(unit.name)}
+        self.upstream = {task.task_id: {b for b, a in self.edges if a == task.task_id} for task in self.dag.tasks}
+        self.has_downstream = {before for before, _ in self.edges}
+
+    def inside(self, name: str) -> set[str]:
+        """The tasks of a group; a task by itself is one, too."""
+        return {task.task_id for task in self.dag.tasks if task.task_id == name or name in task.groups}
+
+    def heads(self, name: str) -> set[str]:
+        """The tasks that wait when a group waits: those that wait for none of its own."""
+        inside = self.inside(name)
+        return {task for task in inside if not any((other, task) in self.edges for other in inside)}
+
+    def tails(self, name: str) -> set[str]:
+        """The tasks that are waited for when a group is waited for."""
+        inside = self.inside(name)
+        return {task for task in inside if not any((task, other) in self.edges for other in inside)}
 
     def directly_below(self, task_id: str) -> set[str]:
-        return {task.task_id for task in self.dag.tasks if task_id in task.upstream}
+        return {after for before, after in self.edges if before == task_id}
 
     def all_below(self, task_id: str) -> set[str]:
         """Everything that a chain of dependencies leads to."""
@@ -283,15 +340,16 @@ class Oracle:
         for place, task in enumerate(self.dag.tasks):
             if moment[place] != NOTHING:
                 yield None
-            elif not task.upstream:
+            elif not self.upstream[task.task_id]:
                 yield RUN  # whatever its rule: there is nothing to wait for
             else:
                 yield RULES[task.rule](self.counts(moment, task))
 
     def counts(self, moment: Moment, task: TaskPlan) -> Counts:
         """The upstream of a task."""
-        counts = Counts(U=len(task.upstream))
-        for upstream in task.upstream:
+        upstreams = self.upstream[task.task_id]
+        counts = Counts(U=len(upstreams))
+        for upstream in upstreams:
             state = moment[self.place[upstream]].state
             counts.s += state == SUCCESS
             counts.k += state == SKIPPED
@@ -332,7 +390,7 @@ class Oracle:
         leaves = [endings[task.task_id].state for task in self.dag.tasks if task.task_id not in self.has_downstream]
         is_stuck = NOTHING in moment
         is_failed = is_stuck or FAILED in leaves or UPSTREAM_FAILED in leaves
-        return Outcome(run=FAILED if is_failed else SUCCESS, tasks=tuple(endings.items()))
+        return Outcome(run=FAILED if is_failed else SUCCESS, tasks=in_order(endings))
 
 
 def last_try(task: TaskPlan) -> Ending:
