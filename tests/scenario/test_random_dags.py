@@ -7,19 +7,22 @@ TICKLESS_CHAOS=40       50 DAGs for each (`make chaos` has 1, which means 40)
 from __future__ import annotations
 
 import os
+import random
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
 
-from tests.support.house import House
+from tests.support.house import House, eventually
 from tests.support.ledger import Limits, Plan, Rows
 from tests.support.oracle import RULES, DagPlan, Ending, Oracle, Outcome, in_order
 from tests.support.random_dag_files import body_of, source_of
 from tests.support.random_dags import POOLS, coverage, random_dag
 
 IN_ONE_HOUSE = 200
+WITH_KILLS = 30
+KILLS = 3
 LIMITS = Limits(parallelism=4, dag_concurrency=3)
 AT_ONCE = 25
 """Runs that are started together: enough to compete for every limit, not so many that each needs a zygote at once."""
@@ -34,35 +37,86 @@ def batches() -> list[list[int]]:
     return [list(range(first, first + IN_ONE_HOUSE)) for first in range(0, HOUSES * IN_ONE_HOUSE, IN_ONE_HOUSE)]
 
 
-@pytest.mark.parametrize("seeds", batches(), ids=lambda seeds: f"{seeds[0]}-{seeds[-1]}")
+def batches_with_kills() -> list[list[int]]:
+    """The same for the daemon that is killed: other seeds, and fewer of them."""
+    if os.environ.get("TICKLESS_DAG_SEED"):
+        return batches()
+    return [list(range(first - WITH_KILLS, first)) for first in range(0, -HOUSES * WITH_KILLS, -WITH_KILLS)]
+
+
+def named(seeds: list[int]) -> str:
+    return f"{seeds[0]}..{seeds[-1]}"
+
+
+@pytest.mark.parametrize("seeds", batches(), ids=named)
 def test_random_dags_end_as_the_oracle_says(seeds: list[int]) -> None:
     dags = {seed: random_dag(seed) for seed in seeds}
-    files = {f"{dag.dag_id}.py": source_of(dag) for dag in dags.values()}
+    with house_of(dags) as house:
+        house.start()
+        for first in range(0, len(seeds), AT_ONCE):
+            runs = [house.run(dags[seed].dag_id) for seed in seeds[first : first + AT_ONCE]]
+            wait(house, dags, runs)
+        judge(house, dags)
+        if len(seeds) == IN_ONE_HOUSE:
+            assert limits_without_effect(house) == []
+
+
+@pytest.mark.parametrize("seeds", batches_with_kills(), ids=named)
+def test_random_dags_end_as_the_oracle_says_however_often_the_daemon_is_killed(seeds: list[int]) -> None:
+    dags = {seed: random_dag(seed) for seed in seeds}
+    dice = random.Random(seeds[0])
+    with house_of(dags) as house:
+        house.start()
+        runs = [house.run(dag.dag_id) for dag in dags.values()]
+        for _ in range(KILLS):
+            work(house, dice.randint(5, 40))
+            house.kill_daemon()
+            house.start()
+        wait(house, dags, runs)
+        judge(house, dags)
+
+
+def house_of(dags: Mapping[int, DagPlan]) -> House:
+    """A house with a file for each DAG."""
     limits = replace(
         LIMITS, max_active_tasks={dag.dag_id: dag.max_active_tasks for dag in dags.values() if dag.max_active_tasks}
     )
     plans = {dag.dag_id: Plan(run_state="", tasks={}) for dag in dags.values()}
-    with House(files, plans, limits=limits, pools=POOLS) as house:
-        house.start()
-        for first in range(0, len(seeds), AT_ONCE):
-            runs = [house.run(dags[seed].dag_id) for seed in seeds[first : first + AT_ONCE]]
-            try:
-                house.wait_finished(runs)
-            except AssertionError as error:
-                error.add_note(stuck(dags, outcomes_in(house.rows())))
-                raise
-        found = outcomes_in(house.rows())
-        wrong = [
-            story(seed, dag, found[dag.dag_id])
-            for seed, dag in dags.items()
-            if found[dag.dag_id] not in Oracle(dag).outcomes()
-        ]
-        assert not wrong, f"{len(wrong)} of {len(dags)} runs ended otherwise than foretold\n" + "\n".join(wrong[:3])
-        # What the ledger asserts of every house, limits among them; that the states are right is known by now.
-        house.plans = {dag_id: plan_of(outcome) for dag_id, outcome in found.items()}
-        house.check()
-        if len(seeds) == IN_ONE_HOUSE:
-            assert limits_without_effect(house) == []
+    return House({f"{dag.dag_id}.py": source_of(dag) for dag in dags.values()}, plans, limits=limits, pools=POOLS)
+
+
+def work(house: House, count: int) -> None:
+    """Return when tasks have begun or ended so many times, or all is done."""
+    enough = len(house.ledger.lines()) + count
+    eventually(
+        lambda: (
+            len(house.ledger.lines()) >= enough
+            or not house.query("select from dag_run where state in ('queued', 'running')")
+        )
+    )
+
+
+def wait(house: House, dags: Mapping[int, DagPlan], runs: list[int]) -> None:
+    """Until the runs have ended; else tell which have not."""
+    try:
+        house.wait_finished(runs)
+    except AssertionError as error:
+        error.add_note(stuck(dags, outcomes_in(house.rows())))
+        raise
+
+
+def judge(house: House, dags: Mapping[int, DagPlan]) -> None:
+    """Each run must have ended in one of the ways that the oracle finds, and the ledger must balance."""
+    found = outcomes_in(house.rows())
+    wrong = [
+        story(seed, dag, found[dag.dag_id])
+        for seed, dag in dags.items()
+        if found[dag.dag_id] not in Oracle(dag).outcomes()
+    ]
+    assert not wrong, f"{len(wrong)} of {len(dags)} runs ended otherwise than foretold\n" + "\n".join(wrong[:3])
+    # What the ledger asserts of every house, limits among them; that the states are right is known by now.
+    house.plans = {dag_id: plan_of(outcome) for dag_id, outcome in found.items()}
+    house.check()
 
 
 def test_the_dice_cover_what_they_are_meant_to_cover() -> None:
