@@ -92,6 +92,7 @@ async def test_every_field_comes_back_as_it_was_written(store: Store) -> None:
             is_paused=True,
             last_interval_start=NOW - timedelta(days=1),
             last_interval_end=NOW,
+            scheduled_since=NOW - timedelta(days=2),
             failed_in_a_row=2,
         ),
     )

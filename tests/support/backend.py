@@ -71,6 +71,7 @@ class FakeReader(Reader):
             is_paused=False,
             schedule=None,
             last_interval=None,
+            scheduled_since=None,
             last_run=runs[0] if runs else None,
         )
 

@@ -46,6 +46,8 @@ class DagRow:
     last_interval_end: datetime | None = None
     """Data interval of the last run that its schedule made: the next slot is counted from here. Written in one commit
     with that run."""
+    scheduled_since: datetime | None = None
+    """A schedule without start_date counts from here until it has made a run: it was new, changed or unpaused then."""
     failed_in_a_row: int = 0
     """Runs that have failed since the last success; counted while max_consecutive_failed_dag_runs asks for it."""
 

@@ -92,6 +92,7 @@ class DagInfo:
     """Of its current version."""
     last_interval: Interval | None
     """Data interval of the last run that its schedule made."""
+    scheduled_since: datetime | None
     last_run: RunInfo | None
 
 
@@ -343,6 +344,7 @@ def _dag_info(row: Record) -> DagInfo:
         live_runs=row["live_runs"],
         is_paused=row["is_paused"],
         schedule=_decode_schedule(row["schedule"]) if row["schedule"] is not None else None,
+        scheduled_since=row["scheduled_since"],
         last_interval=Interval(row["last_interval_start"], end) if end is not None else None,
         last_run=_run_info(row, "run_") if row["run_key"] is not None else None,
     )

@@ -60,6 +60,7 @@ def dag_row(record: asyncpg.Record) -> DagRow:
         is_paused=record["is_paused"],
         last_interval_start=record["last_interval_start"],
         last_interval_end=record["last_interval_end"],
+        scheduled_since=record["scheduled_since"],
         failed_in_a_row=record["failed_in_a_row"],
     )
 

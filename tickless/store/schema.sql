@@ -34,11 +34,14 @@ create table dag (
     is_paused boolean not null default false,
     last_interval_start timestamptz,
     last_interval_end timestamptz,
+    scheduled_since timestamptz,
     failed_in_a_row int not null default 0
 );
 comment on column dag.current_version is 'key of dag_version; NULL: no file defines the DAG any more';
 comment on column dag.last_interval_end is
     'of the last run that the schedule has made: written in one commit with that run, so no slot comes twice';
+comment on column dag.scheduled_since is
+    'a schedule without a start date counts from here, until it has made a run';
 
 create table dag_version (
     key bigint primary key,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tickless.errors import UserError
 from tickless.model.schedule import Interval, ScheduleKind, ScheduleRules, ScheduleSpec, Slot
-from tickless.schedule.timetable import check_schedule, make_timetable, next_slot
+from tickless.schedule.timetable import check_schedule, first_skipped, make_timetable, next_slot, upcoming
 
 RULES = ScheduleRules()
 DAY = 86_400.0
@@ -346,3 +346,48 @@ def test_catchup_leaves_no_slot_out(spec: ScheduleSpec, jump: int) -> None:
             last = Interval(slot.start, slot.end)
             found.append(slot)
     assert slept == awake
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        (cron(DAILY), "01-10 00:00"),  # the daemon was away when the first slot was due
+        (cron(DAILY, catchup=True), "01-04 00:00"),
+        (hours(3600, catchup=True), "01-03 12:00 [01-03 11:00, 01-03 12:00]"),
+        (days(DAILY, catchup=True), "01-03 00:00 [01-02 00:00, 01-03 00:00]"),
+        (delta(5 * 3600), "01-10 09:00"),
+        (kind(ONCE), "01-03 12:00"),
+        (kind(CONTINUOUS), "01-10 12:00 [01-03 12:00, 01-10 12:00]"),
+    ],
+)
+def test_without_a_start_date_a_schedule_counts_from_when_it_was_first_seen(spec: ScheduleSpec, expected: str) -> None:
+    slot = next_slot(spec, RULES, None, at(NOON), since=at("2026-01-03 12:00"))
+    assert slot is not None
+    interval = f" [{show(slot.start)}, {show(slot.end)}]" if slot.start != slot.end else ""
+    assert show(slot.run_after) + interval == expected
+
+
+def test_what_comes_is_told_in_order() -> None:
+    last = Interval(at("2026-01-03"), at("2026-01-03"))
+    slots = [slot.run_after for slot, _ in zip(upcoming(cron(DAILY), RULES, last, at(NOON)), range(3), strict=False)]
+    assert slots == [at("2026-01-10"), at("2026-01-11"), at("2026-01-12")]
+    ending = cron(DAILY, end="2026-01-11")
+    assert [slot.run_after for slot in upcoming(ending, RULES, last, at(NOON))] == [at("2026-01-10"), at("2026-01-11")]
+
+
+@pytest.mark.parametrize(
+    ("spec", "last", "now", "skipped"),
+    [
+        (cron(DAILY), "2026-01-09", NOON, None),
+        (cron(DAILY), "2026-01-07", NOON, "2026-01-08"),
+        (cron(DAILY, "0 6 * * *"), "2026-01-09", NOON, "2026-01-09 06:00"),
+        (delta(3600), "2026-01-10 11:00", NOON, None),
+        (delta(3600), "2026-01-10 09:00", NOON, "2026-01-10 10:00"),
+        (kind(CONTINUOUS), "2026-01-09", NOON, None),
+    ],
+)
+def test_what_is_skipped_is_known(spec: ScheduleSpec, last: str, now: str, skipped: str | None) -> None:
+    before = Interval(at(last), at(last))
+    slot = next_slot(spec, RULES, before, at(now))
+    assert slot is not None
+    assert first_skipped(spec, RULES, before, slot) == (at(skipped) if skipped else None)

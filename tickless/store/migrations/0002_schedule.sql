@@ -7,9 +7,13 @@ alter table dag
     add is_paused boolean not null default false,
     add last_interval_start timestamptz,
     add last_interval_end timestamptz,
+    add scheduled_since timestamptz,
     add failed_in_a_row int not null default 0;
 comment on column dag.last_interval_end is
     'of the last run that the schedule has made: written in one commit with that run, so no slot comes twice';
+
+comment on column dag.scheduled_since is
+    'a schedule without a start date counts from here, until it has made a run';
 
 alter table dag_run
     add run_after timestamptz,

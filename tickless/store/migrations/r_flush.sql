@@ -74,10 +74,11 @@ begin
     if p_dag_states is not null then
         update tickless.dag d set
             is_paused = r.is_paused, last_interval_start = r.last_interval_start,
-            last_interval_end = r.last_interval_end, failed_in_a_row = r.failed_in_a_row
+            last_interval_end = r.last_interval_end, scheduled_since = r.scheduled_since,
+            failed_in_a_row = r.failed_in_a_row
         from json_to_recordset(p_dag_states) as r(
             dag_id text, is_paused boolean, last_interval_start timestamptz, last_interval_end timestamptz,
-            failed_in_a_row int
+            scheduled_since timestamptz, failed_in_a_row int
         )
         where d.dag_id = r.dag_id;
         get diagnostics n = row_count;

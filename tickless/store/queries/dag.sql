@@ -6,7 +6,8 @@ with live as (
 )
 select
     d.dag_id, d.current_version, v.number as version_number, v.hash, d.file, v.bundle, d.changed_at,
-    d.is_paused, d.last_interval_start, d.last_interval_end, (v.spec::json -> 'schedule')::text as schedule,
+    d.is_paused, d.last_interval_start, d.last_interval_end, d.scheduled_since,
+    (v.spec::json -> 'schedule')::text as schedule,
     e.error as import_error, coalesce(l.live_runs, 0) as live_runs, r.version_number as run_version_number,
     r.key as run_key, r.dag_id as run_dag_id, r.run_id as run_run_id, r.version as run_version,
     r.state as run_state, r.run_type as run_run_type, r.conf as run_conf, r.logical_date as run_logical_date,
@@ -40,7 +41,8 @@ limit $2
 -- $1 dag_id text
 select
     d.dag_id, d.current_version, v.number as version_number, v.hash, d.file, v.bundle, d.changed_at,
-    d.is_paused, d.last_interval_start, d.last_interval_end, (v.spec::json -> 'schedule')::text as schedule,
+    d.is_paused, d.last_interval_start, d.last_interval_end, d.scheduled_since,
+    (v.spec::json -> 'schedule')::text as schedule,
     e.error as import_error, coalesce(l.live_runs, 0) as live_runs, r.version_number as run_version_number,
     r.key as run_key, r.dag_id as run_dag_id, r.run_id as run_run_id, r.version as run_version,
     r.state as run_state, r.run_type as run_run_type, r.conf as run_conf, r.logical_date as run_logical_date,

@@ -15,7 +15,9 @@ select dag_id, current_version from tickless.dag where current_version is not nu
 
 -- name: load_dags :many
 -- What outlives the versions of each DAG.
-select dag_id, is_paused, last_interval_start, last_interval_end, failed_in_a_row from tickless.dag order by dag_id
+select dag_id, is_paused, last_interval_start, last_interval_end, scheduled_since, failed_in_a_row
+from tickless.dag
+order by dag_id
 
 -- name: load_last_numbers :many
 -- The highest version number ever given to each DAG.
