@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.builders import decode_spec, make_dag, parsed
 from tickless.clock import SystemClock
+from tickless.core.attempts import Attempts
 from tickless.core.commands import CancelRun, RunStarted, SetPool, StartRun
 from tickless.core.decision import Decision, Effect, RunChanged, Write
 from tickless.core.engine import Engine
@@ -446,14 +447,14 @@ class TestBugInTheEngine:
     def bug(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         """Attempts whose end makes the engine raise half-way."""
         cursed: list[int] = []
-        right = Engine._end_try
+        right = Attempts._end_try
 
-        def wrong(self: Engine, attempt: Any, instance: Any, output: str | None) -> None:
+        def wrong(self: Attempts, attempt: Any, instance: Any, output: str | None) -> None:
             if attempt.id in cursed:
                 raise KeyError("a bug")
             right(self, attempt, instance, output)
 
-        monkeypatch.setattr(Engine, "_end_try", wrong)
+        monkeypatch.setattr(Attempts, "_end_try", wrong)
         return cursed
 
     async def test_its_event_is_quarantined_its_run_frozen_and_the_others_go_on(

@@ -5,6 +5,11 @@ from __future__ import annotations
 from tests.planted.runner import Sabotage
 
 ENGINE = "tickless/core/engine.py"
+ATTEMPTS = "tickless/core/attempts.py"
+CONTROL = "tickless/core/control.py"
+QUOTA = "tickless/core/quota.py"
+RESTORE = "tickless/core/restore.py"
+RUNS = "tickless/core/runs.py"
 ADMISSION = "tickless/core/admission.py"
 READINESS = "tickless/core/readiness.py"
 RETRY = "tickless/core/retry.py"
@@ -15,55 +20,55 @@ LIMIT = "tests/unit/core/test_admission.py::"
 SABOTAGES = [
     Sabotage(
         name="slot_freed_at_stop",
-        file=ENGINE,
-        old="        attempt.stop_requested_at = self._now\n",
-        new="        attempt.stop_requested_at = self._now\n"
+        file=ATTEMPTS,
+        old="        attempt.stop_requested_at = self._changes.now\n",
+        new="        attempt.stop_requested_at = self._changes.now\n"
         "        [each.give_back(weight) for each, weight in attempt.holds]\n"
-        "        self.admission.freed([each for each, _ in attempt.holds])\n"
+        "        self._quota.admission.freed([each for each, _ in attempt.holds])\n"
         "        attempt.holds = ()\n",
         tests=(MACHINE, UNIT + "test_a_timeout_stops_the_attempt_and_its_slots_stay_taken_until_it_ends"),
     ),
     Sabotage(
         name="started_is_never_stale",
-        file=ENGINE,
+        file=ATTEMPTS,
         old="if attempt is None or attempt.state is not AttemptState.QUEUED:",
         new="if attempt is None:",
         tests=(MACHINE, UNIT + "test_late_and_doubled_reports_are_stale_and_acknowledged"),
     ),
     Sabotage(
         name="stale_end_not_acknowledged",
-        file=ENGINE,
-        old="        self._effects.append(AckReport(attempt_id=attempt_id))\n        if attempt is None:\n",
+        file=ATTEMPTS,
+        old="        self._changes.effects.append(AckReport(attempt_id=attempt_id))\n        if attempt is None:\n",
         new="        if attempt is not None:\n"
-        "            self._effects.append(AckReport(attempt_id=attempt_id))\n"
+        "            self._changes.effects.append(AckReport(attempt_id=attempt_id))\n"
         "        if attempt is None:\n",
         tests=(MACHINE, UNIT + "test_late_and_doubled_reports_are_stale_and_acknowledged"),
     ),
     Sabotage(
         name="ack_before_the_end_is_decided",
-        file=ENGINE,
-        old="        self._touch_attempt(attempt)\n        attempt.state = AttemptState.RUNNING\n",
-        new="        self._touch_attempt(attempt)\n        attempt.state = AttemptState.RUNNING\n"
-        "        self._effects.append(AckReport(attempt_id=attempt.id))\n",
+        file=ATTEMPTS,
+        old="        self._changes.touch_attempt(attempt)\n        attempt.state = AttemptState.RUNNING\n",
+        new="        self._changes.touch_attempt(attempt)\n        attempt.state = AttemptState.RUNNING\n"
+        "        self._changes.effects.append(AckReport(attempt_id=attempt.id))\n",
         tests=(MACHINE,),
     ),
     Sabotage(
         name="lost_attempt_counts_as_success",
-        file=ENGINE,
+        file=ATTEMPTS,
         old="attempt.error = AttemptState.LOST, EndReason.LOST, report.why",
         new="attempt.error = AttemptState.SUCCESS, EndReason.LOST, report.why",
         tests=(UNIT + "test_a_lost_attempt_is_run_again_without_spending_a_try",),
     ),
     Sabotage(
         name="lost_attempts_re_run_for_ever",
-        file=ENGINE,
+        file=ATTEMPTS,
         old="instance.lost_count += is_lost",
         new="instance.lost_count += 0",
         tests=(UNIT + "test_a_lost_attempt_is_run_again_without_spending_a_try",),
     ),
     Sabotage(
         name="retry_loses_its_due_time",
-        file=ENGINE,
+        file=RESTORE,
         old="elif instance.state is TaskState.UP_FOR_RETRY and instance.due_at is not None:",
         new="elif False:",
         tests=(MACHINE, UNIT + "test_a_restart_in_each_state_goes_on_where_it_was"),
@@ -84,9 +89,9 @@ SABOTAGES = [
     ),
     Sabotage(
         name="pool_slots_count_as_one",
-        file=ENGINE,
-        old="(self._pool(pool), pool_slots)",
-        new="(self._pool(pool), 1)",
+        file=QUOTA,
+        old="(self.pool(pool), pool_slots)",
+        new="(self.pool(pool), 1)",
         tests=(MACHINE, LIMIT + "test_a_pool_is_shared_and_pool_slots_weigh"),
     ),
     Sabotage(
@@ -98,22 +103,22 @@ SABOTAGES = [
     ),
     Sabotage(
         name="max_active_runs_off_by_one",
-        file=ENGINE,
+        file=RUNS,
         old="while dag.queued and not dag.active_runs.refuses(1, None)",
         new="while dag.queued and not dag.active_runs.refuses(0, None)",
         tests=(MACHINE, LIMIT + "test_max_active_runs_lets_runs_start_in_the_order_of_their_making"),
     ),
     Sabotage(
         name="pool_resize_wakes_nobody",
-        file=ENGINE,
+        file=QUOTA,
         old="        self.admission.freed([semaphore])\n",
         new="",
         tests=(MACHINE, LIMIT + "test_a_raised_pool_wakes_as_many_as_fit_in_priority_order"),
     ),
     Sabotage(
         name="freed_slot_wakes_nobody",
-        file=ENGINE,
-        old="        self.admission.freed(semaphore for semaphore, _ in attempt.holds)\n",
+        file=ATTEMPTS,
+        old="        self._quota.admission.freed(semaphore for semaphore, _ in attempt.holds)\n",
         new="",
         tests=(MACHINE, LIMIT + "test_parallelism_3_and_dag_concurrency_2_let_exactly_2_of_3_run"),
     ),
@@ -126,45 +131,45 @@ SABOTAGES = [
     ),
     Sabotage(
         name="waiters_moved_one_by_one",
-        file=ENGINE,
+        file=QUOTA,
         old="return self.admission.lane(signature, needs[2:])",
         new="return self.admission.lane((run.key, *signature), needs[2:])",
         tests=(LIMIT + "test_waiters_that_need_two_full_things_are_not_carried_from_one_to_the_other",),
     ),
     Sabotage(
         name="restore_forgets_holds",
-        file=ENGINE,
+        file=RESTORE,
         old="        for semaphore, weight in holds:\n            semaphore.take(weight)\n",
         new="",
         tests=(MACHINE, LIMIT + "test_an_attempt_keeps_the_slots_of_the_executor_that_it_started_on"),
     ),
     Sabotage(
         name="restore_forgets_scheduled_waiters",
-        file=ENGINE,
+        file=RESTORE,
         old="            if instance.state is TaskState.SCHEDULED and run.frozen is None:\n"
-        "                self._wait_for_slots(instance)\n"
+        "                self.quota.wait_for_slots(instance)\n"
         "            elif",
         new="            if",
         tests=(MACHINE, LIMIT + "test_a_reservation_holds_again_after_a_restart"),
     ),
     Sabotage(
         name="restore_forgets_the_cut_off_making",
-        file=ENGINE,
-        old="        self._agenda.append(self._create_instances(run))\n\n    # ---- the step",
-        new="\n    # ---- the step",
+        file=RESTORE,
+        old="        agenda.append(self.runs.create_instances(run))\n",
+        new="",
         tests=(MACHINE, UNIT + "test_a_wide_dag_is_finished_after_a_restart_half_way"),
     ),
     Sabotage(
         name="restore_owes_no_launch",
-        file=ENGINE,
+        file=RESTORE,
         old="        elif row.state is AttemptState.QUEUED:\n",
         new="        elif False:\n",
         tests=(MACHINE, UNIT + "test_a_restart_in_each_state_goes_on_where_it_was"),
     ),
     Sabotage(
         name="attempt_ids_start_anew",
-        file=ENGINE,
-        old="attempt_id = make_attempt_id(self.epoch, self._last_attempt)",
+        file=ATTEMPTS,
+        old="attempt_id = make_attempt_id(self._epoch, self._last_attempt)",
         new="attempt_id = make_attempt_id(Epoch(1), self._last_attempt)",
         tests=(MACHINE,),
     ),
@@ -177,8 +182,8 @@ SABOTAGES = [
     ),
     Sabotage(
         name="cancel_skips_what_still_runs",
-        file=ENGINE,
-        old="            if attempt is not None:\n                self._stop(attempt, EndReason.STOPPED)\n",
+        file=CONTROL,
+        old="            if attempt is not None:\n                self._attempts.stop(attempt, EndReason.STOPPED)\n",
         new="            if attempt is not None:\n                pass\n",
         tests=(MACHINE, UNIT + "test_cancel_stops_what_runs_and_skips_the_rest"),
     ),

@@ -14,7 +14,7 @@ from tickless.api.base import Reason, Status
 from tickless.api.watch import RunWatch
 from tickless.clock import Clock
 from tickless.core.commands import CancelRun, RunStarted, SetPool, StartRun
-from tickless.core.engine import run_id_taken
+from tickless.core.runs import run_id_taken
 from tickless.core.explain import explain_run, explain_task
 from tickless.daemon.scheduler import Scheduler
 from tickless.daemon.signals import StopKind

@@ -27,7 +27,8 @@ from tickless.clock import Clock
 from tickless.core import commands, events
 from tickless.core.commands import RunStarted
 from tickless.core.decision import AckReport, AttemptEnded, Decision, Effect, Launch, RunChanged, StopAttempt, Write
-from tickless.core.engine import Engine, run_id_taken
+from tickless.core.engine import Engine
+from tickless.core.runs import run_id_taken
 from tickless.daemon.orders import OrderRules, OutputCache, build_order
 from tickless.errors import InvariantBroken, Refused, TicklessError, Unavailable, Unstorable, UserError
 from tickless.executors.base import Executor

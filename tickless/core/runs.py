@@ -1,0 +1,215 @@
+"""Runs and their task instances, from the making of a run to its end. They are one cycle: the last instance that
+finishes ends the run, which starts the next one, whose instances are made and perhaps finish at once."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+from tickless.core import commands
+from tickless.core.admission import Semaphore
+from tickless.core.changes import Changes
+from tickless.core.commands import RunStarted
+from tickless.core.machine import Happening, RunHappening, move, move_run
+from tickless.core.plan import DagPlan
+from tickless.core.quota import Quota
+from tickless.core.readiness import Verdict, judge
+from tickless.core.record import DagState, Instance, Run
+from tickless.errors import NotFound, Refused
+from tickless.model.dag import TaskKind
+from tickless.model.id import UNMAPPED, RunKey, TaskKey
+from tickless.model.row import RunRow
+from tickless.model.state import FINISHED_TASK_STATES, RunState, TaskState
+
+_HAPPENING_OF_VERDICT = {
+    Verdict.SKIP: Happening.SKIP,
+    Verdict.FAIL_UPSTREAM: Happening.FAIL_UPSTREAM,
+}
+
+
+class Runs:
+    """The unfinished runs, and the agenda: what is too large for one step, one instance at a time."""
+
+    def __init__(self, changes: Changes, quota: Quota) -> None:
+        self.runs: dict[RunKey, Run] = {}
+        self.agenda: deque[Iterator[None]] = deque()
+        self.last_run = RunKey(0)
+        self._changes = changes
+        self._quota = quota
+        self._run_of_key: dict[str, RunKey] = {}  # idempotency key -> live run
+        self._run_ids: set[tuple[str, str]] = set()
+
+    def instance(self, key: TaskKey) -> Instance | None:
+        """An unfinished task instance."""
+        run = self.runs.get(key.run)
+        if run is None:
+            return None
+        index = run.plan.index_of.get(key.task_id)
+        return None if index is None else run.instances.get((index, key.map_index))
+
+    # ---- runs --------------------------------------------------------------------------------------------------------
+
+    def start_run(self, command: commands.StartRun) -> RunStarted:
+        plan = self._quota.current.get(command.dag_id)
+        if plan is None:
+            raise NotFound(
+                f"there is no DAG {command.dag_id!r}",
+                hint="`tickless dag list` shows those there are, `tickless dag errors` the files that cannot be read.",
+            )
+        if command.idempotency_key is not None and command.idempotency_key in self._run_of_key:
+            run = self.runs[self._run_of_key[command.idempotency_key]]
+            self._changes.request_done("trigger_request", command.request_id, run.key)
+            return RunStarted(run=run.key, run_id=run.row.run_id, is_new=False)
+        run_id = command.run_id or self._free_run_id(command.dag_id, command.run_type)
+        if (command.dag_id, run_id) in self._run_ids:
+            raise run_id_taken(command.dag_id, run_id)
+        self.last_run = RunKey(self.last_run + 1)
+        row = RunRow(
+            key=self.last_run,
+            dag_id=command.dag_id,
+            run_id=run_id,
+            version=plan.version.key,
+            state=RunState.QUEUED,
+            run_type=command.run_type,
+            conf=command.conf,
+            logical_date=command.logical_date,
+            queued_at=self._changes.now,
+            idempotency_key=command.idempotency_key,
+        )
+        run = self.add_run(row, plan)
+        self._changes.new_run(run)
+        self._changes.tell(run, None)
+        self._changes.request_done("trigger_request", command.request_id, run.key)
+        dag = self._quota.dag(command.dag_id)
+        dag.queued.append(run)
+        self.start_queued_runs(dag)
+        return RunStarted(run=run.key, run_id=run_id, is_new=True)
+
+    def _free_run_id(self, dag_id: str, run_type: str) -> str:
+        base = run_id = f"{run_type}__{self._changes.now.isoformat(timespec='microseconds')}"
+        suffix = 1
+        while (dag_id, run_id) in self._run_ids:
+            suffix += 1
+            run_id = f"{base}__{suffix}"
+        return run_id
+
+    def add_run(self, row: RunRow, plan: DagPlan) -> Run:
+        slots = Semaphore("dag_concurrency", f"run {row.dag_id}/{row.run_id}", self._quota.run_limit(plan))
+        run = Run(row, plan, slots)
+        self.runs[row.key] = run
+        self._run_ids.add((row.dag_id, row.run_id))
+        if row.idempotency_key is not None:
+            self._run_of_key[row.idempotency_key] = row.key
+        return run
+
+    def start_queued_runs(self, dag: DagState) -> None:
+        self._quota.limit_active_runs(dag)
+        while dag.queued and not dag.active_runs.refuses(1, None) and not self._quota.is_stopping:
+            run = dag.queued.popleft()
+            dag.active_runs.take(1)
+            self._changes.touch_run(run)
+            run.state = move_run(run.state, RunHappening.ADMIT)
+            run.started_at = self._changes.now
+            self._changes.tell(run, None)
+            if run.is_complete:  # a DAG without tasks
+                self.end_run(run)
+            else:
+                self.agenda.appendleft(self.create_instances(run))
+            self._quota.limit_active_runs(dag)
+
+    def create_instances(self, run: Run) -> Iterator[None]:
+        tasks = run.plan.tasks
+        while run.created_upto < len(tasks):
+            self._changes.touch_run(run)
+            instance = Instance(run, tasks[run.created_upto])
+            run.created_upto += 1
+            run.instances[instance.task.index, instance.map_index] = instance
+            self._changes.new_instance(instance)
+            if run.cancel_requested_at is not None:
+                self.finish(instance, Happening.CANCEL, "the run was cancelled")
+            else:
+                self.judge(instance)
+            yield
+
+    def end_run(self, run: Run) -> None:
+        self._changes.touch_run(run)
+        bad = run.cancel_requested_at is not None or any(
+            run.tallies.get(leaf, {}).get(state)
+            for leaf in run.plan.leaves
+            for state in (TaskState.FAILED, TaskState.UPSTREAM_FAILED)
+        )
+        was_running = run.state is RunState.RUNNING
+        run.state = move_run(run.state, RunHappening.FAIL if bad else RunHappening.SUCCEED)
+        run.ended_at = self._changes.now
+        run.frozen = None
+        self._changes.tell(run, (self._changes.now - run.started_at).total_seconds() if run.started_at else None)
+        del self.runs[run.key]
+        self._run_ids.discard((run.row.dag_id, run.row.run_id))
+        if run.row.idempotency_key is not None:
+            self._run_of_key.pop(run.row.idempotency_key, None)
+        dag = self._quota.dag(run.row.dag_id)
+        if was_running:
+            dag.active_runs.give_back(1)
+        self.start_queued_runs(dag)
+
+    # ---- task instances ----------------------------------------------------------------------------------------------
+
+    def evaluate(self, run: Run, indices: tuple[int, ...]) -> Iterator[None]:
+        for index in indices:
+            instance = run.instances.get((index, UNMAPPED))
+            if instance is not None and run.may_schedule:
+                self.judge(instance)
+                yield
+
+    def judge(self, instance: Instance) -> None:
+        """Apply the trigger rule to an instance that waits for its upstream."""
+        if instance.state is not TaskState.NONE:
+            return
+        run, task = instance.run, instance.task
+        self._changes.focus = run
+        verdict = judge(task.spec.trigger_rule, run.counts[task.index], run.upstream_of(task.index))
+        if verdict is Verdict.WAIT:
+            return
+        if verdict is not Verdict.RUN:
+            self.finish(instance, _HAPPENING_OF_VERDICT[verdict], None)
+        elif task.spec.kind is TaskKind.EMPTY:
+            self.finish(instance, Happening.PASS, None)
+        else:
+            self.schedule(instance)
+
+    def schedule(self, instance: Instance) -> None:
+        """A new try: its trigger rule holds, or its retry is due."""
+        after = move(instance.state, Happening.READY)
+        assert after is not None
+        self._changes.touch(instance)
+        instance.state = after
+        instance.try_number += 1
+        instance.lost_count = 0
+        instance.due_at = None
+        instance.scheduled_at = self._changes.now
+        self._quota.wait_for_slots(instance)
+
+    def finish(self, instance: Instance, happening: Happening, reason: str | None) -> None:
+        """An instance reaches a finished state; its downstream is told, and its run may end."""
+        after = move(instance.state, happening)
+        assert after is not None and after in FINISHED_TASK_STATES
+        if instance.state is TaskState.SCHEDULED:
+            self._quota.admission.leave(instance)
+        self._changes.touch(instance)
+        run = instance.run
+        instance.state = after
+        instance.ended_at = self._changes.now
+        instance.due_at = None
+        if reason is not None:
+            instance.reason = reason
+        del run.instances[instance.task.index, instance.map_index]
+        run.tally(instance.task.index, after)
+        if instance.task.downstream and run.may_schedule:
+            self.agenda.appendleft(self.evaluate(run, instance.task.downstream))
+        if run.is_complete and (run.frozen is None or run.cancel_requested_at is not None):
+            self.end_run(run)
+
+
+def run_id_taken(dag_id: str, run_id: str) -> Refused:
+    """The refusal of a run whose name is in use, by a finished run or an unfinished one."""
+    return Refused(f"DAG {dag_id!r} has a run {run_id!r} already", hint="Leave the run id out, or choose another.")
