@@ -16,8 +16,8 @@ from tests.support.builders import decode_spec, make_dag, parsed
 from tickless.clock import SystemClock
 from tickless.core.attempts import Attempts
 from tickless.core.commands import CancelRun, RunStarted, SetPool, StartRun
+from tickless.core.control import Control
 from tickless.core.decision import Decision, Effect, RunChanged, Write
-from tickless.core.engine import Engine
 from tickless.core.explain import explain_run
 from tickless.daemon import term as term_module
 from tickless.daemon.orders import OrderRules
@@ -522,10 +522,10 @@ class TestBugInTheEngine:
     async def test_the_caller_of_a_command_that_raises_is_told(
         self, shop: Shop, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def wrong(self: Engine, command: SetPool) -> None:
+        def wrong(self: Control, command: SetPool) -> None:
             raise ZeroDivisionError
 
-        monkeypatch.setattr(Engine, "_set_pool", wrong)
+        monkeypatch.setattr(Control, "set_pool", wrong)
         with pytest.raises(InvariantBroken, match="internal error"):
             await shop.scheduler.decide(SetPool(name="p", slots=1))
         await shop.soon(lambda: shop.store.quarantined)
