@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -21,7 +22,7 @@ from tickless.core.decision import Decision, Effect, RunChanged, Write
 from tickless.core.explain import explain_run
 from tickless.daemon import term as term_module
 from tickless.daemon.orders import OrderRules
-from tickless.daemon.scheduler import Scheduler
+from tickless.daemon.scheduler import FIRST_BACKOFF_SECONDS, Scheduler
 from tickless.errors import InvariantBroken, Refused, Unavailable, UserError
 from tickless.executors.base import Capabilities, ReportSink
 from tickless.model.id import AttemptId, Epoch, RunKey
@@ -533,6 +534,39 @@ class TestBugInTheEngine:
         run = await shop.start_run()
         await shop.finish(run, "a", "b")
         assert shop.run_state(run) == "success"
+
+
+    async def test_terms_that_end_one_after_the_other_begin_ever_later(
+        self, shop: Shop, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Something that breaks every term must not keep Postgres busy with rebuilds."""
+        pauses: list[float] = []
+        moment = 0.0
+
+        async def sleep(seconds: float) -> None:
+            pauses.append(seconds)
+            await asyncio.sleep(0)
+
+        clock = SimpleNamespace(now=CLOCK.now, monotonic=lambda: moment, sleep=sleep)
+        monkeypatch.setattr(shop.scheduler, "_clock", clock)
+
+        def wrong(self: Control, command: SetPool) -> None:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(Control, "set_pool", wrong)
+
+        async def break_the_term() -> None:
+            epoch = shop.store.epoch
+            with pytest.raises(InvariantBroken):
+                await shop.scheduler.decide(SetPool(name="p", slots=1))
+            await shop.rebuilt(epoch + 1)
+
+        for _ in range(6):
+            await break_the_term()
+        assert pauses[5] > 8 * pauses[0], pauses
+        moment += 3600
+        await break_the_term()
+        assert pauses[6] <= FIRST_BACKOFF_SECONDS, "after a good hour it begins anew"
 
 
 async def test_a_backlog_over_its_bound_refuses_callers_and_is_worked_off(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
 from collections.abc import Sequence
 
@@ -77,9 +78,18 @@ def run(argv: list[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
     except BrokenPipeError:
+        if not _output_is_cut_off():
+            raise
         # The reader of our output went away (`| head`): nothing more to say, and no traceback at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
+
+
+def _output_is_cut_off() -> bool:
+    """Whether nobody reads our stdout any more; any other broken pipe is somebody's bug."""
+    poll = select.poll()
+    poll.register(1, select.POLLOUT)
+    return any(mask & select.POLLERR for _, mask in poll.poll(0))
 
 
 def _asks_for_json(argv: list[str]) -> bool:

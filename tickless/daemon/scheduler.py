@@ -136,6 +136,7 @@ class Scheduler:
         why = "start"
         is_first = True
         lost_at: float | None = None
+        began_at: float | None = None  # the term that has just ended, if it came so far
         while True:
             try:
                 if self._prepare is not None:
@@ -155,7 +156,7 @@ class Scheduler:
                     if lost_at is not None:
                         log.info("database.recovered", seconds=round(self._clock.monotonic() - lost_at, 3))
                         lost_at = None
-                    backoff = FIRST_BACKOFF_SECONDS
+                    began_at = self._clock.monotonic()
             except* Ended:
                 why = "an event was set aside"
             except* Conflict as group:
@@ -167,6 +168,9 @@ class Scheduler:
                     lost_at = self._clock.monotonic()
                     log.warning("database.lost", error=why)
             self._term = None
+            if began_at is not None and self._clock.monotonic() - began_at > 2 * LAST_BACKOFF_SECONDS:
+                backoff = FIRST_BACKOFF_SECONDS  # it was a good term; what ends one after the other waits ever longer
+            began_at = None
             await self._clock.sleep(backoff * random.uniform(0.5, 1.0))
             backoff = min(backoff * 2, LAST_BACKOFF_SECONDS)
 

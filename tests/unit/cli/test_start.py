@@ -85,3 +85,30 @@ def test_cells() -> None:
         "1, 2",
         "x",
     ]
+
+
+_PIPE_BREAKS = """
+import os, sys
+from tickless.cli import main
+def broken(**_):
+    raise BrokenPipeError(32, "somebody else's pipe")
+main.cli.main = broken
+sys.exit(main.run(["daemon"]))
+"""
+
+
+def test_only_the_pipe_of_our_own_output_ends_us_silently() -> None:
+    """A daemon that meets a broken pipe somewhere inside has a bug, and must not hide it."""
+    done = subprocess.run([sys.executable, "-c", _PIPE_BREAKS], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "somebody else's pipe" in done.stderr
+
+
+def test_a_reader_that_goes_away_gets_no_traceback() -> None:
+    tickless = [sys.executable, "-m", "tickless", "--help"]
+    with subprocess.Popen(tickless, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait() == 1
