@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import os
 import random
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
 
+from tests.support.dag_plan import DagPlan
 from tests.support.house import House, eventually
-from tests.support.ledger import Limits, Plan, Rows
-from tests.support.oracle import RULES, DagPlan, Ending, Oracle, Outcome, in_order
+from tests.support.ledger import Limits, Plan
+from tests.support.oracle import Ending, Instance, Oracle, Outcome, in_order
+from tests.support.oracle_rules import RULES
 from tests.support.random_dag_files import body_of, source_of
 from tests.support.random_dags import POOLS, coverage, random_dag
 
@@ -69,7 +71,7 @@ def test_random_dags_end_as_the_oracle_says_however_often_the_daemon_is_killed(s
         house.start()
         runs = [house.run(dag.dag_id) for dag in dags.values()]
         for _ in range(KILLS):
-            work(house, dice.randint(5, 40))
+            work(house, dice.randint(5, 100))
             house.kill_daemon()
             house.start()
         wait(house, dags, runs)
@@ -101,13 +103,13 @@ def wait(house: House, dags: Mapping[int, DagPlan], runs: list[int]) -> None:
     try:
         house.wait_finished(runs)
     except AssertionError as error:
-        error.add_note(stuck(dags, outcomes_in(house.rows())))
+        error.add_note(stuck(dags, outcomes_in(house)))
         raise
 
 
 def judge(house: House, dags: Mapping[int, DagPlan]) -> None:
     """Each run must have ended in one of the ways that the oracle finds, and the ledger must balance."""
-    found = outcomes_in(house.rows())
+    found = outcomes_in(house)
     wrong = [
         story(seed, dag, found[dag.dag_id])
         for seed, dag in dags.items()
@@ -154,19 +156,27 @@ def limits_without_effect(house: House) -> list[str]:
     ]
 
 
-def outcomes_in(rows: Rows) -> dict[str, Outcome]:
+def outcomes_in(house: House) -> dict[str, Outcome]:
     """How the runs have ended, by dag_id. Tries are counted twice: as the instance says, and as there are attempts."""
-    attempts = Counter((row["dag_run_key"], row["task_id"]) for row in rows.attempts)
-    endings: dict[int, dict[str, Ending]] = defaultdict(dict)
-    for row in rows.instances:
-        tries = attempts[row["dag_run_key"], row["task_id"]]
-        assert tries == row["try_number"], f"{row['task_id']} has {tries} attempts, and try_number {row['try_number']}"
-        endings[row["dag_run_key"]][row["task_id"]] = Ending(state=row["state"], tries=tries)
-    return {row["dag_id"]: Outcome(run=row["state"], tasks=in_order(endings[row["key"]])) for row in rows.runs}
+    rows = house.query("""
+        select r.dag_id, r.state as run, task_id, map_index, i.state, i.try_number, count(a.attempt_id) as attempts
+        from dag_run r
+        join task_instance i on i.dag_run_key = r.key
+        left join task_attempt a using (dag_run_key, task_id, map_index)
+        group by r.key, i.dag_run_key, task_id, map_index
+    """)
+    runs: dict[str, str] = {}
+    endings: dict[str, dict[Instance, Ending]] = defaultdict(dict)
+    for row in rows:
+        name = f"{row['task_id']}[{row['map_index']}] of {row['dag_id']}"
+        assert row["attempts"] == row["try_number"], f"{name}: {row['attempts']} attempts, try {row['try_number']}"
+        runs[row["dag_id"]] = row["run"]
+        endings[row["dag_id"]][row["task_id"], row["map_index"]] = Ending(state=row["state"], tries=row["try_number"])
+    return {dag_id: Outcome(run=run, instances=in_order(endings[dag_id])) for dag_id, run in runs.items()}
 
 
 def plan_of(outcome: Outcome) -> Plan:
-    return Plan(run_state=outcome.run, tasks={task_id: str(ending.state) for task_id, ending in outcome.tasks})
+    return Plan(run_state=outcome.run, tasks={task_id: str(ending.state) for (task_id, _), ending in outcome.instances})
 
 
 def story(seed: int, dag: DagPlan, found: Outcome) -> str:
@@ -174,17 +184,18 @@ def story(seed: int, dag: DagPlan, found: Outcome) -> str:
     allowed = sorted(Oracle(dag).outcomes(), key=lambda outcome: difference(outcome, found))
     lines = [f"TICKLESS_DAG_SEED={seed}", body_of(dag)]
     lines += [f"run: expected {sorted({outcome.run for outcome in allowed})}, found {found.run}"]
-    endings = dict(found.tasks)
-    for task_id, ending in allowed[0].tasks:
-        mark = "" if endings.get(task_id) == ending else f"   <-- found {show(endings.get(task_id))}"
-        lines.append(f"  {task_id}: expected {show(ending)}{mark}")
+    expected, endings = dict(allowed[0].instances), dict(found.instances)
+    for task_id, index in sorted({*expected, *endings}):
+        should, was = (show(each.get((task_id, index))) for each in (expected, endings))
+        name = task_id if index == -1 else f"{task_id}[{index}]"
+        lines.append(f"  {name}: expected {should}" + (f"   <-- found {was}" if was != should else ""))
     if len(allowed) > 1:
         lines.append(f"  (the nearest of {len(allowed)} endings that the order of events allows)")
     return "\n".join(lines)
 
 
 def difference(one: Outcome, other: Outcome) -> int:
-    return len(set(one.tasks) ^ set(other.tasks))
+    return len(set(one.instances) ^ set(other.instances))
 
 
 def stuck(dags: Mapping[int, DagPlan], found: Mapping[str, Outcome]) -> str:
@@ -198,4 +209,4 @@ def stuck(dags: Mapping[int, DagPlan], found: Mapping[str, Outcome]) -> str:
 
 
 def show(ending: Ending | None) -> str:
-    return "no such task" if ending is None else f"{ending.state} after {ending.tries} tries"
+    return "no such instance" if ending is None else f"{ending.state} after {ending.tries} tries"

@@ -21,85 +21,11 @@ pools, priorities and retry delays are not looked at: they choose among the orde
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 
-SUCCESS, FAILED, SKIPPED, UPSTREAM_FAILED = "success", "failed", "skipped", "upstream_failed"
-
-
-class Act(StrEnum):
-    """What one try of a task does."""
-
-    SUCCEED = "succeed"
-    FAIL = "fail"
-    GIVE_UP = "give_up"
-    """It fails, and there shall be no further try."""
-    SKIP = "skip"
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskPlan:
-    """A task of a random DAG."""
-
-    task_id: str
-    groups: tuple[str, ...] = ()
-    """The groups it is in, outermost first."""
-    kind: str = "python"
-    """python, bash, branch, short_circuit, or empty, which never runs at all."""
-    upstream: tuple[str, ...] = ()
-    """Tasks and groups, as they are written in the DAG file."""
-    rule: str = "all_success"
-    acts: tuple[Act, ...] = (Act.SUCCEED,)
-    """What the first try does, the second one …; the last act is that of all further tries."""
-    chooses: tuple[str, ...] = ()
-    """The ids that a branch returns when it succeeds."""
-    condition: bool = True
-    """What a short circuit returns when it succeeds."""
-    ignores_rules: bool = True
-    """A short circuit's ignore_downstream_trigger_rules."""
-    retries: int = 0
-    retry_delay: float = 0
-    pool: str | None = None
-    pool_slots: int = 1
-    priority_weight: int = 1
-
-    @property
-    def name(self) -> str:
-        return self.task_id
-
-
-@dataclass(frozen=True, kw_only=True)
-class GroupPlan:
-    """A group of tasks."""
-
-    group_id: str
-    groups: tuple[str, ...] = ()
-    """The groups that it is in, outermost first."""
-    upstream: tuple[str, ...] = ()
-    is_prefixed: bool = True
-    """Whether the ids of what is in it begin with its own."""
-
-    @property
-    def name(self) -> str:
-        return self.group_id
-
-
-Unit = TaskPlan | GroupPlan
-
-
-@dataclass(frozen=True, kw_only=True)
-class DagPlan:
-    """A random DAG. Its tasks stand behind their upstream."""
-
-    dag_id: str
-    tasks: tuple[TaskPlan, ...]
-    groups: tuple[GroupPlan, ...] = ()
-    max_active_tasks: int | None = None
-
-    @property
-    def units(self) -> list[Unit]:
-        return [*self.tasks, *self.groups]
+from tests.support.dag_plan import Act, DagPlan, TaskPlan
+from tests.support.oracle_rules import FAILED, RULES, RUN, SKIPPED, SUCCESS, UPSTREAM_FAILED, Counts, Decision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +36,11 @@ class Ending:
     tries: int = 0
 
 
+Instance = tuple[str, int]
+"""A task id and a map index; it is -1 for a task that is not mapped, or not expanded."""
+Moment = tuple[tuple[Instance, Ending], ...]
+"""How far each instance is, in the order of instances."""
+Instances = Mapping[Instance, Ending]
 NOTHING = Ending(state=None)
 RUNNING = Ending(state="running")
 
@@ -119,142 +50,11 @@ class Outcome:
     """How a run has ended."""
 
     run: str
-    tasks: tuple[tuple[str, Ending], ...]
-    """By task id, in its order."""
-
-
-def in_order(endings: Mapping[str, Ending]) -> tuple[tuple[str, Ending], ...]:
-    """As an outcome has them."""
-    return tuple((task_id, endings[task_id]) for task_id in sorted(endings))
+    instances: Moment
 
 
 class TooManyMomentsError(Exception):
     """There are too many orders to try them all: take a smaller DAG."""
-
-
-@dataclass
-class Counts:
-    """How many of the direct upstream of a task are in which state: the letters of the decision table."""
-
-    U: int = 0
-    s: int = 0
-    k: int = 0
-    f: int = 0
-    u: int = 0
-    setups: int = 0
-    setups_s: int = 0
-    setups_k: int = 0
-
-    @property
-    def d(self) -> int:
-        """All that are finished."""
-        return self.s + self.k + self.f + self.u
-
-
-RUN = "run"
-"""The rule holds. The other decisions are final states."""
-Decision = str | None
-"""None: wait."""
-
-
-def all_success(c: Counts) -> Decision:
-    if c.f or c.u:
-        return UPSTREAM_FAILED
-    if c.k:
-        return SKIPPED
-    return RUN if c.U - c.s <= 0 else None
-
-
-def all_failed(c: Counts) -> Decision:
-    if c.s or c.k:
-        return SKIPPED
-    return RUN if c.U - c.f - c.u <= 0 else None
-
-
-def all_done(c: Counts) -> Decision:
-    return RUN if c.d >= c.U else None
-
-
-def all_done_min_one_success(c: Counts) -> Decision:
-    if c.k:
-        return SKIPPED
-    if c.d < c.U:
-        return None
-    return RUN if c.s >= 1 else UPSTREAM_FAILED
-
-
-def all_done_setup_success(c: Counts) -> Decision:
-    if c.d < c.U:
-        return None
-    if not c.setups:
-        return RUN
-    if c.setups_k == c.setups:
-        return SKIPPED
-    return RUN if c.setups_s >= 1 else UPSTREAM_FAILED
-
-
-def one_success(c: Counts) -> Decision:
-    if c.s >= 1:
-        return RUN
-    if c.d < c.U:
-        return None
-    return SKIPPED if c.k == c.U else UPSTREAM_FAILED
-
-
-def one_failed(c: Counts) -> Decision:
-    if c.f or c.u:
-        return RUN
-    return SKIPPED if c.d >= c.U else None
-
-
-def one_done(c: Counts) -> Decision:
-    if c.s + c.f >= 1:
-        return RUN
-    return SKIPPED if c.d >= c.U else None
-
-
-def none_failed(c: Counts) -> Decision:
-    if c.f or c.u:
-        return UPSTREAM_FAILED
-    return RUN if c.U - c.s - c.k <= 0 else None
-
-
-def none_failed_min_one_success(c: Counts) -> Decision:
-    if c.f or c.u:
-        return UPSTREAM_FAILED
-    if c.k == c.U:
-        return SKIPPED
-    if c.d < c.U:
-        return None
-    return RUN if c.s >= 1 else UPSTREAM_FAILED
-
-
-def none_skipped(c: Counts) -> Decision:
-    if c.k:
-        return SKIPPED
-    return RUN if c.d >= c.U else None
-
-
-def all_skipped(c: Counts) -> Decision:
-    if c.s or c.f or c.u:
-        return SKIPPED
-    return RUN if c.U - c.k <= 0 else None
-
-
-def always(_: Counts) -> Decision:
-    return RUN
-
-
-RULES: Mapping[str, Callable[[Counts], Decision]] = {
-    rule.__name__: rule
-    for rule in (
-        all_success, all_failed, all_done, all_done_min_one_success, all_done_setup_success, one_success, one_failed,
-        one_done, none_failed, none_failed_min_one_success, none_skipped, all_skipped, always,
-    )
-}  # fmt: skip
-
-Moment = tuple[Ending, ...]
-"""How far each task is, in the order of the DAG's tasks."""
 
 
 @dataclass
@@ -266,7 +66,7 @@ class Oracle:
     met: set[Moment] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.place = {task.task_id: place for place, task in enumerate(self.dag.tasks)}
+        self.tasks = {task.task_id: task for task in self.dag.tasks}
         self.edges: set[tuple[str, str]] = set()
         for unit in sorted(self.dag.units, key=lambda unit: -len(unit.groups)):
             # From the inside to the outside: the heads and tails of a group depend on the edges inside.
@@ -300,7 +100,7 @@ class Oracle:
     def outcomes(self) -> set[Outcome]:
         """Every way in which a run may end."""
         found = set()
-        todo: list[Moment] = [(NOTHING,) * len(self.dag.tasks)]
+        todo = [self.first_moment()]
         while todo:
             moment = todo.pop()
             if moment in self.met:
@@ -308,68 +108,94 @@ class Oracle:
             self.met.add(moment)
             if len(self.met) > self.limit:
                 raise TooManyMomentsError(self.dag.dag_id)
-            following = list(self.next_moments(moment))
+            following = list(self.next_moments(dict(moment)))
             todo += following
             if not following:
                 found.add(self.outcome(moment))
         return found
 
-    def next_moments(self, moment: Moment) -> Iterator[Moment]:
+    def first_moment(self) -> Moment:
+        """Nothing is decided. A list that stands in the file is known from the beginning."""
+        instances: dict[Instance, Ending] = {}
+        for task in self.dag.tasks:
+            known = range(task.mapped_over) if isinstance(task.mapped_over, int) else ()
+            instances |= {(task.task_id, index): NOTHING for index in known or (-1,)}
+        return in_order(instances)
+
+    def next_moments(self, now: Instances) -> Iterator[Moment]:
         """Where one step may lead."""
-        decided = [(place, decision) for place, decision in enumerate(self.decisions(moment)) if decision is not None]
-        for place, decision in decided:
+        decided = [(instance, decision) for instance in now if (decision := self.decision(now, instance)) is not None]
+        for instance, decision in decided:
             if decision == RUN:
                 # No rule asks whether a task runs: when it begins is the same to all others.
-                yield self.after(moment, place, self.begin(self.dag.tasks[place]))
+                yield self.begin(now, instance)
                 return
-        for place, decision in decided:
-            yield self.after(moment, place, Ending(state=decision))
+        for instance, decision in decided:
+            yield after(now, {instance: Ending(state=decision)})
         if decided:
             return
-        running = [(place, self.dag.tasks[place]) for place, ending in enumerate(moment) if ending == RUNNING]
-        for place, task in running:
-            if task.task_id not in self.has_downstream:
+        running = [instance for instance, ending in now.items() if ending == RUNNING]
+        for instance in running:
+            if instance[0] not in self.has_downstream:
                 # Nobody waits for it: when it ends is the same to all others.
-                yield self.end(moment, place, task)
+                yield self.end(now, instance)
                 return
-        for place, task in running:
-            yield self.end(moment, place, task)
+        for instance in running:
+            yield self.end(now, instance)
 
-    def decisions(self, moment: Moment) -> Iterator[Decision]:
-        """What the rules say to each task for which nothing is decided yet."""
-        for place, task in enumerate(self.dag.tasks):
-            if moment[place] != NOTHING:
-                yield None
-            elif not self.upstream[task.task_id]:
-                yield RUN  # whatever its rule: there is nothing to wait for
-            else:
-                yield RULES[task.rule](self.counts(moment, task))
+    def decision(self, now: Instances, instance: Instance) -> Decision:
+        """What is said to an instance for which nothing is decided yet."""
+        task = self.tasks[instance[0]]
+        if now[instance] != NOTHING:
+            return None
+        # A rule has nothing to say to a task that waits for nothing.
+        decision = RULES[task.rule](self.counts(now, task)) if self.upstream[task.task_id] else RUN
+        if decision == RUN and isinstance(task.mapped_over, str) and instance[1] == -1:
+            return self.expansion(now, task.mapped_over)
+        return decision
 
-    def counts(self, moment: Moment, task: TaskPlan) -> Counts:
-        """The upstream of a task."""
-        upstreams = self.upstream[task.task_id]
-        counts = Counts(U=len(upstreams))
-        for upstream in upstreams:
-            state = moment[self.place[upstream]].state
-            counts.s += state == SUCCESS
-            counts.k += state == SKIPPED
-            counts.f += state == FAILED
-            counts.u += state == UPSTREAM_FAILED
+    def expansion(self, now: Instances, source: str) -> Decision:
+        """A task that is mapped over what another one returns needs it, whatever its own trigger rule."""
+        state = now[source, -1].state
+        if state == SKIPPED:
+            return SKIPPED
+        if state in (FAILED, UPSTREAM_FAILED):
+            return UPSTREAM_FAILED
+        return RUN if state == SUCCESS else None
+
+    def counts(self, now: Instances, task: TaskPlan) -> Counts:
+        """The direct upstream of a task. All tasks of a mapped one count."""
+        counts = Counts()
+        for (task_id, _), ending in now.items():
+            if task_id in self.upstream[task.task_id]:
+                counts.U += 1
+                counts.s += ending.state == SUCCESS
+                counts.k += ending.state == SKIPPED
+                counts.f += ending.state == FAILED
+                counts.u += ending.state == UPSTREAM_FAILED
         return counts
 
-    def begin(self, task: TaskPlan) -> Ending:
-        """A task that is empty is a success without having run."""
-        return Ending(state=SUCCESS) if task.kind == "empty" else RUNNING
+    def begin(self, now: Instances, instance: Instance) -> Moment:
+        """What becomes of an instance that may run."""
+        task_id, index = instance
+        task = self.tasks[task_id]
+        if task.mapped_over is not None and index == -1:
+            length = task.mapped_over if isinstance(task.mapped_over, int) else self.tasks[task.mapped_over].returns
+            if length == 0:
+                return after(now, {instance: Ending(state=SKIPPED)})
+            others = {each: ending for each, ending in now.items() if each != instance}
+            return after(others, {(task_id, number): NOTHING for number in range(length)})
+        if task.kind == "empty":
+            return after(now, {instance: Ending(state=SUCCESS)})  # without having run
+        return after(now, {instance: RUNNING})
 
-    def end(self, moment: Moment, place: int, task: TaskPlan) -> Moment:
+    def end(self, now: Instances, instance: Instance) -> Moment:
         """A task has run. What it does not choose is skipped in the same step, unless that has begun already."""
-        ending = last_try(task)
-        moment = self.after(moment, place, ending)
-        if ending.state == SUCCESS:
-            for victim in self.skipped_by(task):
-                if moment[self.place[victim]] == NOTHING:
-                    moment = self.after(moment, self.place[victim], Ending(state=SKIPPED))
-        return moment
+        task = self.tasks[instance[0]]
+        ending = last_try(task, instance[1])
+        victims = self.skipped_by(task) if ending.state == SUCCESS else ()
+        skipped = {each: Ending(state=SKIPPED) for each in now if each[0] in victims and now[each] == NOTHING}
+        return after(now, {instance: ending} | skipped)
 
     def skipped_by(self, task: TaskPlan) -> set[str]:
         """The tasks that a success of this one skips, whatever their trigger rules say."""
@@ -380,23 +206,29 @@ class Oracle:
             return self.all_below(task.task_id) if task.ignores_rules else self.directly_below(task.task_id)
         return set()
 
-    def after(self, moment: Moment, place: int, ending: Ending) -> Moment:
-        """The moment with one task changed."""
-        return (*moment[:place], ending, *moment[place + 1 :])
-
     def outcome(self, moment: Moment) -> Outcome:
         """What is written down of a run in which nothing happens any more."""
-        endings = {task.task_id: ending for task, ending in zip(self.dag.tasks, moment, strict=True)}
-        leaves = [endings[task.task_id].state for task in self.dag.tasks if task.task_id not in self.has_downstream]
-        is_stuck = NOTHING in moment
+        leaves = [ending.state for (task_id, _), ending in moment if task_id not in self.has_downstream]
+        is_stuck = any(ending == NOTHING for _, ending in moment)
         is_failed = is_stuck or FAILED in leaves or UPSTREAM_FAILED in leaves
-        return Outcome(run=FAILED if is_failed else SUCCESS, tasks=in_order(endings))
+        return Outcome(run=FAILED if is_failed else SUCCESS, instances=moment)
 
 
-def last_try(task: TaskPlan) -> Ending:
+def in_order(instances: Instances) -> Moment:
+    """A moment, always written in the same way."""
+    return tuple(sorted(instances.items(), key=lambda item: item[0]))
+
+
+def after(now: Instances, changed: Instances) -> Moment:
+    """The moment after a change."""
+    return in_order({**now, **changed})
+
+
+def last_try(task: TaskPlan, index: int = -1) -> Ending:
     """How a task ends that runs: as its last try does."""
+    acts = task.mapped_acts[index] if 0 <= index < len(task.mapped_acts) else task.acts
     for number in range(1, task.retries + 2):
-        act = task.acts[min(number, len(task.acts)) - 1]
+        act = acts[min(number, len(acts)) - 1]
         if act is Act.SUCCEED:
             return Ending(state=SUCCESS, tries=number)
         if act is Act.SKIP:

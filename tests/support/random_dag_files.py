@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.support.oracle import DagPlan, TaskPlan, Unit
+from tests.support.dag_plan import DagPlan, TaskPlan, Unit
 
 # What a try does is looked up by its number; in bash it is its exit code.
 HEAD = """

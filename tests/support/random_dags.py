@@ -10,7 +10,9 @@ import random
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
-from tests.support.oracle import RULES, Act, DagPlan, GroupPlan, Oracle, TaskPlan, TooManyMomentsError, last_try
+from tests.support.dag_plan import Act, DagPlan, GroupPlan, TaskPlan
+from tests.support.oracle import Oracle, TooManyMomentsError, last_try
+from tests.support.oracle_rules import RULES
 
 POOLS = {"narrow": 2, "wide": 3}
 MOST_TASKS = 15
@@ -151,23 +153,21 @@ def coverage(dags: list[DagPlan]) -> Counter[str]:
         found["groups that wait"] += sum(bool(group.upstream) for group in dag.groups)
         found["groups waited for"] += sum(group.group_id in unit.upstream for group in dag.groups for unit in dag.units)
         found["dags with max_active_tasks"] += dag.max_active_tasks is not None
-        endings = dict(outcome.tasks)
-        for task in dag.tasks:
-            ending = endings[task.task_id]
-            found["tasks"] += 1
+        found["tasks"] += len(dag.tasks)
+        found["in a pool"] += sum(task.pool is not None for task in dag.tasks)
+        for (task_id, _), ending in outcome.instances:
+            task = oracle.tasks[task_id]
+            is_success = ending.state == "success"
             found["tries"] += ending.tries
             found[f"kind {task.kind}"] += 1
             found[f"state {ending.state}"] += 1
-            found["retried, then success"] += ending.tries > 1 and ending.state == "success"
+            found["retried, then success"] += ending.tries > 1 and is_success
             found["retried, in vain"] += ending.tries > 1 and ending.state == "failed"
             found["gave up before its last try"] += ending.tries <= task.retries and ending.state == "failed"
-            found["in a pool"] += task.pool is not None
-            found["branch follows some"] += task.kind == "branch" and bool(task.chooses) and ending.state == "success"
-            found["branch follows none"] += task.kind == "branch" and not task.chooses and ending.state == "success"
-            found["short circuit"] += task.kind == "short_circuit" and not task.condition and ending.state == "success"
-            if oracle.upstream[task.task_id]:
-                found[f"rule {task.rule} runs"] += ending.tries > 0 or (
-                    task.kind == "empty" and ending.state == "success"
-                )
-                found[f"rule {task.rule} forbids"] += ending.tries == 0 and ending.state != "success"
+            found["branch follows some"] += task.kind == "branch" and bool(task.chooses) and is_success
+            found["branch follows none"] += task.kind == "branch" and not task.chooses and is_success
+            found["short circuit"] += task.kind == "short_circuit" and not task.condition and is_success
+            if oracle.upstream[task_id]:
+                has_run = ending.tries > 0 or is_success  # an empty one has no tries
+                found[f"rule {task.rule} {'runs' if has_run else 'forbids'}"] += 1
     return found
