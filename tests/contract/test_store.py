@@ -424,6 +424,19 @@ async def test_open_requests_come_oldest_first_until_they_are_done(subject: Subj
     assert [request.id for request in await store.open_requests()] == [second]
 
 
+async def test_an_open_request_names_the_run_that_has_its_key_or_its_name(subject: Subject, epoch: Epoch) -> None:
+    """Also a finished one, which no engine remembers."""
+    store = subject.store
+    await store.flush(epoch, new(run(2, run_id="r", state=RunState.SUCCESS, idempotency_key="k")))
+    dag_id = run(2).dag_id
+    await subject.request(dag_id, idempotency_key="k")
+    await subject.request(dag_id, run_id="r")
+    await subject.request("other", run_id="r", idempotency_key="other")
+    await subject.request(dag_id)
+    found = [(request.key_of, request.name_of) for request in await store.open_requests()]
+    assert found == [(2, None), (None, 2), (None, None), (None, None)]
+
+
 async def test_open_commands_come_oldest_first_until_they_are_done(subject: Subject, epoch: Epoch) -> None:
     store = subject.store
     first = await subject.command("pause_dag", '{"dag_id": "etl"}')

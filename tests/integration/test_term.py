@@ -535,7 +535,6 @@ class TestBugInTheEngine:
         await shop.finish(run, "a", "b")
         assert shop.run_state(run) == "success"
 
-
     async def test_terms_that_end_one_after_the_other_begin_ever_later(
         self, shop: Shop, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -637,6 +636,20 @@ async def test_requests_are_served_each_once_and_a_refused_one_says_why(shop: Sh
     await shop.soon(lambda: len(shop.store.done) == 5)
     assert shop.store.done["trigger_request", late].error == "DAG 'chain' has a run 'one' already"
     assert shop.store.done["trigger_request", after].run is not None
+    assert shop.store.epoch == 1, "no flush was refused, and nothing read again"
+
+
+async def test_a_request_with_the_key_of_a_finished_run_gets_that_run(shop: Shop) -> None:
+    first = shop.store.add_request("chain", idempotency_key="k")
+    shop.scheduler.requests_changed()
+    await shop.soon(lambda: shop.store.done)
+    await shop.finish(1, "a", "b")
+    again = shop.store.add_request("chain", idempotency_key="k")
+    shop.scheduler.requests_changed()
+    await shop.soon(lambda: len(shop.store.done) == 2)
+    assert [shop.store.done["trigger_request", number].run for number in (first, again)] == [1, 1]
+    assert len(shop.store.runs) == 1
+    assert shop.store.epoch == 1, "no flush was refused, and nothing read again"
 
 
 def test_a_decision_is_what_the_engine_says_it_is() -> None:

@@ -23,6 +23,7 @@ from tickless.core import commands
 from tickless.core.commands import RunStarted
 from tickless.core.decision import Effect, Write
 from tickless.core.engine import Engine
+from tickless.core.runs import run_id_taken
 from tickless.daemon.orders import OrderRules
 from tickless.daemon.term import MAX_BACKLOG_ROWS, Ended, Entry, Input, Poison, Term
 from tickless.errors import Conflict, TicklessError, Unavailable, UserError
@@ -231,9 +232,14 @@ class Scheduler:
             self._requests_dirty.clear()  # before the read: a hint during it is remembered
             requests = await self._store.open_requests()
             for request in requests:
+                if request.key_of is not None:
+                    term.write(Write(RequestDone(table="trigger_request", id=request.id, run=request.key_of)))
+                    continue
                 error = self._poison.requests.get(request.id)
                 if error is None:
                     try:
+                        if request.name_of is not None and request.run_id is not None:
+                            raise run_id_taken(request.dag_id, request.run_id)
                         term.offer(
                             commands.StartRun(
                                 dag_id=request.dag_id,

@@ -31,6 +31,10 @@ class TriggerRequest:
     conf: str
     logical_date: datetime | None
     idempotency_key: str | None
+    key_of: RunKey | None = None
+    """The run, finished or not, that has its idempotency key: that is the one it asks for."""
+    name_of: RunKey | None = None
+    """The run that has its run id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -184,7 +184,17 @@ class MemoryStore:
 
     def open_requests_now(self) -> list[TriggerRequest]:
         handled = {number for table, number in self.done if table == "trigger_request"}
-        return [request for number, request in self.requests.items() if number not in handled][:MAX_OPEN_REQUESTS]
+        keys = {row.idempotency_key: row.key for row in self.runs.values() if row.idempotency_key is not None}
+        names = {(row.dag_id, row.run_id): row.key for row in self.runs.values()}
+        return [
+            replace(
+                request,
+                key_of=keys.get(request.idempotency_key),
+                name_of=names.get((request.dag_id, request.run_id)),
+            )
+            for number, request in self.requests.items()
+            if number not in handled
+        ][:MAX_OPEN_REQUESTS]
 
     def open_commands_now(self) -> list[CommandRequest]:
         handled = {number for table, number in self.done if table == "command"}

@@ -184,6 +184,8 @@ class PostgresStore:
                 conf=row["conf"],
                 logical_date=row["logical_date"],
                 idempotency_key=row["idempotency_key"],
+                key_of=row["key_of"],
+                name_of=row["name_of"],
             )
             for row in rows
         ]

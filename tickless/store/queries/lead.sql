@@ -48,10 +48,14 @@ where dag_run_key = $1 and task_id = any($2) and map_index = -1 and key = 'retur
 -- name: open_requests :many
 -- Trigger requests that nobody has dealt with, oldest first.
 -- $1 limit int
-select id, dag_id, run_id, conf::text as conf, logical_date, idempotency_key
-from tickless.trigger_request
-where handled_at is null
-order by id
+select
+    r.id, r.dag_id, r.run_id, r.conf::text as conf, r.logical_date, r.idempotency_key,
+    by_key.key as key_of, by_name.key as name_of
+from tickless.trigger_request r
+left join tickless.dag_run by_key on by_key.idempotency_key = r.idempotency_key
+left join tickless.dag_run by_name on by_name.dag_id = r.dag_id and by_name.run_id = r.run_id
+where r.handled_at is null
+order by r.id
 limit $1
 
 -- name: open_commands :many
