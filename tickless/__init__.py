@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tickless.authoring.bash import BashOperator
     from tickless.authoring.branch import BranchPythonOperator, ShortCircuitOperator
+    from tickless.authoring.connection import Connection, get_connection
     from tickless.authoring.dag import DAG, dag
     from tickless.authoring.group import TaskGroup, task_group
     from tickless.authoring.operators import EmptyOperator, PythonOperator
@@ -22,10 +23,13 @@ if TYPE_CHECKING:
         MultipleCronTriggerTimetable,
     )
     from tickless.authoring.task import task
+    from tickless.authoring.trigger import trigger_dag
+    from tickless.authoring.variable import Variable
     from tickless.authoring.xcom import XComArg
     from tickless.exceptions import (
         AirflowException,
         AirflowFailException,
+        AirflowNotFoundException,
         AirflowSkipException,
         TaskFailed,
         TaskSkipped,
@@ -36,9 +40,11 @@ __all__ = [
     "DAG",
     "AirflowException",
     "AirflowFailException",
+    "AirflowNotFoundException",
     "AirflowSkipException",
     "BashOperator",
     "BranchPythonOperator",
+    "Connection",
     "CronDataIntervalTimetable",
     "CronTriggerTimetable",
     "DeltaDataIntervalTimetable",
@@ -52,22 +58,27 @@ __all__ = [
     "TaskGroup",
     "TaskSkipped",
     "TriggerRule",
+    "Variable",
     "XComArg",
     "chain",
     "chain_linear",
     "cross_downstream",
     "dag",
+    "get_connection",
     "task",
     "task_group",
+    "trigger_dag",
 ]
 
 _HOMES = {
     "DAG": "tickless.authoring.dag",
     "AirflowException": "tickless.exceptions",
     "AirflowFailException": "tickless.exceptions",
+    "AirflowNotFoundException": "tickless.exceptions",
     "AirflowSkipException": "tickless.exceptions",
     "BashOperator": "tickless.authoring.bash",
     "BranchPythonOperator": "tickless.authoring.branch",
+    "Connection": "tickless.authoring.connection",
     "EmptyOperator": "tickless.authoring.operators",
     "Label": "tickless.authoring.relation",
     "PythonOperator": "tickless.authoring.operators",
@@ -76,6 +87,7 @@ _HOMES = {
     "TaskGroup": "tickless.authoring.group",
     "TaskSkipped": "tickless.exceptions",
     "TriggerRule": "tickless.model.state",
+    "Variable": "tickless.authoring.variable",
     "XComArg": "tickless.authoring.xcom",
     "chain": "tickless.authoring.relation",
     "chain_linear": "tickless.authoring.relation",
@@ -83,6 +95,8 @@ _HOMES = {
     "dag": "tickless.authoring.dag",
     "task": "tickless.authoring.task",
     "task_group": "tickless.authoring.group",
+    "trigger_dag": "tickless.authoring.trigger",
+    "get_connection": "tickless.authoring.connection",
     "CronDataIntervalTimetable": "tickless.authoring.schedule",
     "CronTriggerTimetable": "tickless.authoring.schedule",
     "DeltaDataIntervalTimetable": "tickless.authoring.schedule",

@@ -18,5 +18,9 @@ class TaskFailed(AirflowException):
     """Raised by a task: it fails for good, whatever `retries` are left."""
 
 
+class AirflowNotFoundException(AirflowException):
+    """There is no such connection."""
+
+
 AirflowSkipException = TaskSkipped
 AirflowFailException = TaskFailed

@@ -24,7 +24,7 @@ from tickless.daemon import term as term_module
 from tickless.daemon.orders import OrderRules
 from tickless.daemon.scheduler import FIRST_BACKOFF_SECONDS, Scheduler
 from tickless.errors import InvariantBroken, Refused, Unavailable, UserError
-from tickless.executors.base import Capabilities, ReportSink
+from tickless.executors.base import Capabilities, ReportSink, RequestSink
 from tickless.model.id import AttemptId, Epoch, RunKey
 from tickless.model.limit import Limits, Routing
 from tickless.model.order import Order, StopOrder
@@ -32,6 +32,7 @@ from tickless.model.report import Finished, Lost, Report, Started
 from tickless.model.row import AttemptRow, PoolRow, XComRow
 from tickless.model.state import AttemptState, EndReason, TaskState
 from tickless.store.memory import MemoryStore
+from tickless.wire.request import AttemptAnswer
 
 pytestmark = pytest.mark.anyio
 
@@ -120,6 +121,12 @@ class FakeExecutor:
         self.sink = None
 
     def on_lost_connection(self, callback: Callable[[], Awaitable[None] | None]) -> None:
+        pass
+
+    def on_requests(self, sink: RequestSink) -> None:
+        pass
+
+    def answer(self, answers: Sequence[AttemptAnswer]) -> None:
         pass
 
     def report(self, *reports: Report) -> None:

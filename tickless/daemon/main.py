@@ -35,7 +35,9 @@ from tickless.daemon.clockjump import watch_clock
 from tickless.daemon.dagsync import DagSync
 from tickless.daemon.database import Database
 from tickless.daemon.orders import OrderRules
+from tickless.daemon.requests import RequestDesk
 from tickless.daemon.scheduler import Scheduler
+from tickless.daemon.secrets import Secrets
 from tickless.daemon.signals import StopKind, watch_signals
 from tickless.errors import TicklessError, Unavailable
 from tickless.executors.base import Executor
@@ -49,6 +51,7 @@ from tickless.store.leader import Leader
 from tickless.store.listener import Listener
 from tickless.store.postgres import PostgresStore
 from tickless.store.reader import Reader
+from tickless.store.vault import Vault
 from tickless.telemetry.log import configure, get_log
 
 log = get_log()
@@ -141,9 +144,10 @@ class Daemon:
         await store.open()
         reader = Reader(store.read())
         watch = RunWatch()
+        executors = self._executors(self._launcher)
         scheduler = Scheduler(
             store=store,
-            executors=self._executors(self._launcher),
+            executors=executors,
             clock=clock,
             limits=settings.limits(),
             routing=settings.routing(),
@@ -168,6 +172,23 @@ class Daemon:
             clock=clock,
             stop=self.stop,
         )
+        secrets = Secrets(
+            store=store,
+            reader=reader,
+            vault=Vault(self._home),
+            clock=clock,
+            epoch=lambda: scheduler.engine.epoch,
+            on_lost=scheduler.writer_lost,
+        )
+        desk = RequestDesk(
+            scheduler=scheduler,
+            executors=list(executors.values()),
+            store=store,
+            reader=reader,
+            secrets=secrets,
+            start_run=backend.start_run,
+            clock=clock,
+        )
         listener = Listener(
             dsn, on_dirty=scheduler.requests_changed, probe_seconds=settings.daemon.listener_probe_seconds
         )
@@ -188,6 +209,7 @@ class Daemon:
                     self._health.is_leader = True
                     log.info("leader.acquired")
                     tasks.start_soon(leader.watch)
+                    await tasks.start(desk.run)
                     await tasks.start(scheduler.run)
                     self._wind_down = partial(self._stop_scheduling, scheduler)
                     await tasks.start(listener.run)

@@ -118,6 +118,11 @@ class Scheduler:
         if self._term is not None:
             self._term.abandon(Unavailable("the connection to Postgres ended"))
 
+    def writer_lost(self, error: TicklessError) -> None:
+        """A write beside the flush failed: whether it was committed is not known, or the lead is gone."""
+        if self._term is not None:
+            self._term.abandon(error)
+
     async def stop(self) -> None:
         """Admit nothing more, commit what is decided, then end. Running tasks go on under the launcher."""
         self._is_stopping = True

@@ -1,4 +1,4 @@
-"""The executor port: a transport for orders out and reports in. It decides nothing.
+"""The executor port: a transport for orders out, reports in, and the requests of running tasks. It decides nothing.
 
 The contract, checked for every executor by tests/contract/test_executor.py:
 
@@ -6,6 +6,7 @@ The contract, checked for every executor by tests/contract/test_executor.py:
 - Every submitted attempt ends in exactly one `Finished` or `Lost`, offered again after each `connect` until `ack`ed.
 - Reports of one attempt come in order: Started, then its end. A Finished may come without a Started.
 - After `connect(epoch)` nothing of a lower epoch gets through in either direction.
+- A request of a running attempt is offered once after each `connect`, until it is answered or the attempt has ended.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from tickless.model.id import AttemptId, Epoch
 from tickless.model.order import Order, StopOrder
 from tickless.model.report import Report
 from tickless.model.state import AttemptState
+from tickless.wire.request import AttemptAnswer, AttemptRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +33,9 @@ class Capabilities:
 
 ReportSink = Callable[[Sequence[Report]], None]
 """Called in the event loop with what arrived; must not block. It is set before `connect`."""
+
+RequestSink = Callable[[Sequence[AttemptRequest]], None]
+"""The same for requests; what is not answered comes again with the next connection."""
 
 
 class Executor(Protocol):
@@ -56,6 +61,14 @@ class Executor(Protocol):
 
     def ack(self, attempt_ids: Iterable[AttemptId]) -> None:
         """The ends of these attempts are committed."""
+        ...
+
+    def on_requests(self, sink: RequestSink) -> None:
+        """Where requests of running attempts go. To be registered before `connect`; the last one counts."""
+        ...
+
+    def answer(self, answers: Sequence[AttemptAnswer]) -> None:
+        """What they led to is committed."""
         ...
 
     def disconnect(self) -> None:

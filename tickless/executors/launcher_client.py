@@ -20,7 +20,7 @@ import anyio
 
 from tickless.clock import Clock, SystemClock
 from tickless.errors import Conflict, Unavailable
-from tickless.executors.base import ReportSink
+from tickless.executors.base import ReportSink, RequestSink
 from tickless.model.id import AttemptId, Epoch
 from tickless.model.order import Order, StopOrder
 from tickless.model.report import Finished, Report
@@ -28,6 +28,7 @@ from tickless.model.state import AttemptState, EndReason
 from tickless.wire.codec import MAX_FRAME_BYTES, PROTOCOL_VERSION, BadMessage, FrameReader, encode, encode_frame
 from tickless.wire.launcher import (
     Ack,
+    Answers,
     Forget,
     FromLauncher,
     Hello,
@@ -36,6 +37,7 @@ from tickless.wire.launcher import (
     ReportFinished,
     ReportLost,
     ReportStarted,
+    Requests,
     Shutdown,
     ShutdownRefused,
     Stop,
@@ -44,6 +46,7 @@ from tickless.wire.launcher import (
     Welcome,
 )
 from tickless.wire.layout import MAX_SOCKET_PATH_BYTES, SOCKET_NAME, launcher_dir
+from tickless.wire.request import Answer, AttemptAnswer, AttemptRequest
 
 ANSWER_SECONDS = 10.0
 EXIT_TAKEN = 75  # of `python -m tickless.launcher`: another one holds the home
@@ -57,6 +60,7 @@ class _Member:
 
     sink: ReportSink
     on_lost: list[LostConnection]
+    requests: RequestSink
 
 
 @dataclass(slots=True, eq=False)
@@ -73,6 +77,8 @@ class _Link(asyncio.Protocol):
     members: dict[str, _Member] = field(default_factory=dict)
     early: dict[str, list[Report]] = field(default_factory=dict)
     """Reports for executors that have not joined yet."""
+    asked: dict[str, list[AttemptRequest]] = field(default_factory=dict)
+    """Requests of attempts of executors that have not joined yet."""
     joined: set[str] = field(default_factory=set)
     """Names that have joined, also those that have left again."""
     owners: dict[int, str] = field(default_factory=dict)
@@ -106,6 +112,8 @@ class _Link(asyncio.Protocol):
     def _on_message(self, message: FromLauncher) -> None:
         if isinstance(message, ReportStarted | ReportFinished | ReportLost):
             self._deliver(message.reports)
+        elif isinstance(message, Requests):
+            self._ask(message.requests)
         elif isinstance(message, Welcome):
             self.pid = message.pid
             for entry in message.inventory:
@@ -127,6 +135,17 @@ class _Link(asyncio.Protocol):
                 member.sink(share)
             elif name not in self.joined:
                 self.early.setdefault(name, []).extend(share)
+
+    def _ask(self, requests: Sequence[AttemptRequest]) -> None:
+        for request in requests:
+            name = self.owners.get(request.attempt_id)
+            if name is None:
+                over = Answer(number=request.number, error="this attempt is over", code="refused")
+                self.write(Answers(answers=[AttemptAnswer(attempt_id=request.attempt_id, answer=over)]))
+            elif member := self.members.get(name):
+                member.requests([request])
+            elif name not in self.joined:
+                self.asked.setdefault(name, []).append(request)
 
     def _fail(self, error: Exception) -> None:
         if not self.welcome.done():
@@ -169,7 +188,12 @@ class LauncherClient:
         return self._link.pid if self._link is not None and not self._link.is_closed else None
 
     async def join(
-        self, name: str, epoch: Epoch, sink: ReportSink, on_lost: Iterable[LostConnection]
+        self,
+        name: str,
+        epoch: Epoch,
+        sink: ReportSink,
+        on_lost: Iterable[LostConnection],
+        requests: RequestSink = lambda _requests: None,
     ) -> Mapping[int, InventoryEntry]:
         """Attach an executor on behalf of the leader of `epoch`, connecting when needed; its part of the inventory.
 
@@ -185,7 +209,7 @@ class LauncherClient:
                         self._attach(link, other, member)
                 self._link = link
             inventory = link.inventory.pop(name, {})
-            self._attach(link, name, _Member(sink, list(on_lost)))
+            self._attach(link, name, _Member(sink, list(on_lost), requests))
             return inventory
 
     async def _connect(self, epoch: Epoch) -> _Link:
@@ -218,6 +242,9 @@ class LauncherClient:
         early = link.early.pop(name, None)
         if early:
             asyncio.get_running_loop().call_soon(self._deliver_early, link, name, early)
+        asked = link.asked.pop(name, None)
+        if asked:
+            asyncio.get_running_loop().call_soon(link._ask, asked)
 
     def _deliver_early(self, link: _Link, name: str, reports: list[Report]) -> None:
         mine = [report for report in reports if report.attempt_id in link.owners]  # some were forgotten on joining
@@ -291,6 +318,12 @@ class LauncherClient:
             link.write(Ack(attempt_ids=ids))
             for attempt_id in ids:
                 link.owners.pop(attempt_id, None)
+
+    def answer(self, answers: Sequence[AttemptAnswer]) -> None:
+        """Tell running attempts. Without a connection there is nobody to tell, and they ask again."""
+        if self._link is not None:
+            for answer in answers:
+                self._link.write(Answers(answers=[answer]))
 
     def forget(self, attempt_ids: Sequence[int]) -> None:
         """They are not live in the database; nothing more is heard of them."""

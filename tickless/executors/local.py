@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 
 from tickless.clock import Clock, SystemClock
-from tickless.executors.base import Capabilities, ReportSink
+from tickless.executors.base import Capabilities, ReportSink, RequestSink
 from tickless.executors.launcher_client import LauncherClient, LostConnection
 from tickless.model.id import AttemptId, Epoch
 from tickless.model.order import Order, StopOrder
 from tickless.model.report import Lost, Report
 from tickless.model.state import AttemptState
 from tickless.wire.launcher import InventoryEntry
+from tickless.wire.request import AttemptAnswer
 
 
 class LocalExecutor:
@@ -24,6 +25,7 @@ class LocalExecutor:
         self._slots = slots
         self._clock = clock or SystemClock()
         self._on_lost: list[LostConnection] = []
+        self._requests: RequestSink = lambda _requests: None
 
     @property
     def name(self) -> str:
@@ -40,7 +42,7 @@ class LocalExecutor:
         self, epoch: Epoch, live: Mapping[AttemptId, AttemptState], sink: ReportSink
     ) -> Mapping[int, InventoryEntry]:
         """`connect`, and what the launcher knew."""
-        inventory = await self._client.join(self._name, epoch, sink, self._on_lost)
+        inventory = await self._client.join(self._name, epoch, sink, self._on_lost, self._requests)
         self._client.forget([attempt_id for attempt_id in inventory if attempt_id not in live])
         lost: list[Report] = [
             Lost(
@@ -63,6 +65,12 @@ class LocalExecutor:
 
     def ack(self, attempt_ids: Iterable[AttemptId]) -> None:
         self._client.ack(attempt_ids)
+
+    def on_requests(self, sink: RequestSink) -> None:
+        self._requests = sink
+
+    def answer(self, answers: Sequence[AttemptAnswer]) -> None:
+        self._client.answer(answers)
 
     def disconnect(self) -> None:
         self._client.leave(self._name)

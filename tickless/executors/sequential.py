@@ -12,13 +12,14 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 
 from tickless.clock import Clock, SystemClock
-from tickless.executors.base import Capabilities, ReportSink
+from tickless.executors.base import Capabilities, ReportSink, RequestSink
 from tickless.executors.launcher_client import LauncherClient, LostConnection
 from tickless.executors.local import LocalExecutor
 from tickless.model.id import AttemptId, Epoch
 from tickless.model.order import Order, StopOrder
 from tickless.model.report import Finished, Lost, Report
 from tickless.model.state import AttemptState, EndReason
+from tickless.wire.request import AttemptAnswer
 
 
 class SequentialExecutor:
@@ -78,6 +79,12 @@ class SequentialExecutor:
 
     def ack(self, attempt_ids: Iterable[AttemptId]) -> None:
         self._local.ack(attempt_ids)
+
+    def on_requests(self, sink: RequestSink) -> None:
+        self._local.on_requests(sink)
+
+    def answer(self, answers: Sequence[AttemptAnswer]) -> None:
+        self._local.answer(answers)
 
     def disconnect(self) -> None:
         self._local.disconnect()

@@ -31,7 +31,9 @@ class Attempt:
     order: Order
     phase: Phase = Phase.WAITING
     gate: int = -1
-    """Write end of the gate pipe; -1 once opened or given up."""
+    """Our end of the gate; -1 once opened or given up."""
+    has_channel: bool = False
+    """Its gate is a socket, which stays open for its requests."""
     workspace: str = ""
     """Its scratch folder and outcome file; none before it is about to start."""
     log: int = -1
@@ -68,12 +70,18 @@ class Attempt:
         return TaskKey(RunKey(order.run_key), TaskId(order.task_id), order.map_index)
 
     def open_gate(self, token: bytes) -> None:
-        """Let it run."""
+        """Let it run. A gate that is a channel is left open, for `take_gate`."""
         try:
             os.write(self.gate, token)
-        except BrokenPipeError:
+        except (BrokenPipeError, ConnectionResetError):
             pass  # it was killed at the gate; its exit will be seen
-        self.close_gate()
+        if not self.has_channel:
+            self.close_gate()
+
+    def take_gate(self) -> int:
+        """Give our end away."""
+        fd, self.gate = self.gate, -1
+        return fd
 
     def close_gate(self) -> None:
         """A gate that was not opened before never opens: the process exits and has run nothing."""

@@ -20,6 +20,7 @@ from tickless.wire.codec import PROTOCOL_VERSION, BadMessage, FrameReader, encod
 from tickless.wire.launcher import (
     Accepted,
     Ack,
+    Answers,
     Forget,
     FromLauncher,
     Hello,
@@ -28,6 +29,7 @@ from tickless.wire.launcher import (
     ReportFinished,
     ReportLost,
     ReportStarted,
+    Requests,
     Shutdown,
     ShutdownRefused,
     Stop,
@@ -35,6 +37,7 @@ from tickless.wire.launcher import (
     ToLauncher,
     Welcome,
 )
+from tickless.wire.request import AttemptRequest
 
 _READ_BYTES = 256 * 1024
 _CHUNK_BYTES = 1024 * 1024
@@ -66,6 +69,7 @@ class Server:
         self._leader: _Connection | None = None
         self._buffer = memoryview(bytearray(_READ_BYTES))  # one for ever: so large a new one costs three system calls
         launcher.send = self._send_outbox
+        launcher.channels.forward = self._forward
         listener.setblocking(False)
         loop.add(listener.fileno(), READ, lambda _mask: self._accept())
 
@@ -135,6 +139,9 @@ class Server:
             launcher.ack(message.attempt_ids)
         elif isinstance(message, Forget):
             launcher.forget(message.attempt_ids)
+        elif isinstance(message, Answers):
+            for answer in message.answers:
+                launcher.channels.answer(answer)
         return not connection.is_closed
 
     def _on_hello(self, connection: _Connection, hello: Hello) -> None:
@@ -183,6 +190,13 @@ class Server:
         )
         launcher.drop_unsent()  # it is in the inventory
         self._send_outbox(outbox)
+        for request in launcher.channels.held():
+            self._forward(request)
+
+    def _forward(self, request: AttemptRequest) -> None:
+        """To the leader, if there is one; otherwise it is held for the next."""
+        if self._leader is not None:
+            self._send(self._leader, Requests(requests=[request]))
 
     def _on_shutdown(self, connection: _Connection, message: Shutdown) -> None:
         alive = self._launcher.alive()

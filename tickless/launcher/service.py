@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from dataclasses import dataclass, field
 from tickless import failpoint
 from tickless.launcher import processes
 from tickless.launcher.attempt import Attempt, Phase
+from tickless.launcher.channels import Channels
 from tickless.launcher.log_file import last_line, open_log
 from tickless.launcher.loop import READ, Loop, now
 from tickless.launcher.oom import is_oom_victim
@@ -88,6 +90,7 @@ class Launcher:
         """Set by the server; where reports go."""
         self.workspaces = Workspaces(place.folder, spawner, log)
         self.zygotes = Zygotes(loop, spawner, self, log)
+        self.channels = Channels(loop, log)
         self._loop = loop
         self._spawner = spawner
         self._log = log
@@ -241,7 +244,7 @@ class Launcher:
             os.close(gate)
 
     def open_channels(self, attempt: Attempt) -> tuple[int, int] | None:
-        """Open the attempt's log, and a gate whose write end it keeps."""
+        """Open the attempt's log, and a gate of which it keeps one end."""
         try:
             log = open_log(self.place.log_root, attempt.order.log_path)
         except (OSError, ValueError) as error:
@@ -250,7 +253,7 @@ class Launcher:
         try:
             attempt.log_start = os.fstat(log).st_size
             attempt.workspace = self.workspaces.take()
-            gate, attempt.gate = os.pipe2(os.O_CLOEXEC)
+            gate = self._make_gate(attempt)
             if attempt.order.kind is TaskKind.BASH and attempt.order.do_xcom_push:
                 attempt.log = os.dup(log)  # its last line is the output
         except OSError as error:
@@ -258,6 +261,15 @@ class Launcher:
             self.cannot_start(attempt, f"cannot make a pipe or a working folder: {error}")
             return None
         return log, gate
+
+    def _make_gate(self, attempt: Attempt) -> int:
+        """The attempt's end of a new gate. A command's shell reads its gate with `read`, and has nothing to ask."""
+        if attempt.order.kind is TaskKind.PYTHON or attempt.order.needs_runner:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            attempt.gate, attempt.has_channel = ours.detach(), True
+            return theirs.detach()
+        gate, attempt.gate = os.pipe2(os.O_CLOEXEC)
+        return gate
 
     def close_channels(self, attempt: Attempt) -> None:
         """Somebody may be at the gate; he exits, but until then he may write to the workspace."""
@@ -291,6 +303,8 @@ class Launcher:
         for attempt in releasing:
             failpoint.hit("launcher.at_gate")
             attempt.open_gate(GATE_OPEN)
+            if attempt.has_channel:
+                self.channels.open(attempt.id, attempt.take_gate())
             if attempt.started is not None and not attempt.is_forgotten:
                 if not self._untold:
                     self._loop.call_later(_START_PATIENCE_SECONDS, self._tell_starts)
@@ -338,6 +352,7 @@ class Launcher:
         attempt.phase = Phase.ENDING
         attempt.exit = how
         self._unwatch(attempt)
+        self.channels.close(attempt.id)
         attempt.cancel_timer()
         self._sweeper.sweep(attempt)
 

@@ -12,8 +12,10 @@ from typing import NoReturn
 import msgspec
 
 from tickless import failpoint
+from tickless.authoring import daemon
 from tickless.model.order import Order
 from tickless.model.state import AttemptState, EndReason
+from tickless.runner.client import CLIENT, GATE
 from tickless.runner.command import become
 from tickless.runner.execute import execute
 from tickless.runner.trace import format_user_traceback, tell
@@ -21,12 +23,12 @@ from tickless.wire.environment import attempt_environment
 from tickless.wire.layout import outcome_path, scratch_path
 from tickless.wire.outcome import Outcome, encode_outcome
 
-GATE = 3
 OUTCOME = 4
 EXIT_GATE_CLOSED = 125
 _EXIT_INTERNAL = 70
 
 decode_order = msgspec.json.Decoder(Order).decode
+daemon.provide(CLIENT)
 
 
 def enter(order: Order, launcher_folder: str, workspace: str) -> None:
@@ -48,10 +50,10 @@ def take_environment(order: Order, scratch: str) -> None:
 
 
 def wait_at_gate() -> None:
-    """Return when the start record is in the spool; exit when it never will be."""
+    """Return when the start record is in the spool; exit when it never will be. The gate stays: requests use it."""
     if not os.read(GATE, 1):
         os._exit(EXIT_GATE_CLOSED)
-    os.close(GATE)
+    CLIENT.begin()
 
 
 def run_and_exit(order: Order, launcher_folder: str, workspace: str, problem: str | None = None) -> NoReturn:

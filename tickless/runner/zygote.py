@@ -29,7 +29,8 @@ from typing import NoReturn
 import msgspec
 
 from tickless import failpoint
-from tickless.runner.attempt import GATE, decode_order, enter, run_and_exit, wait_at_gate
+from tickless.runner.attempt import decode_order, enter, run_and_exit, wait_at_gate
+from tickless.runner.client import GATE
 from tickless.runner.execute import configure_logging
 from tickless.runner.trace import format_user_traceback, tell
 from tickless.runner.warm import rehearse, warm_up

@@ -18,7 +18,9 @@ from typing import Protocol
 
 from tickless.core.decision import Write
 from tickless.core.snapshot import Snapshot as Snapshot
+from tickless.errors import UserError
 from tickless.model.id import AttemptId, Epoch, RunKey
+from tickless.model.setting import ConnectionRow, SettingRow, VariableRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +47,19 @@ class CommandRequest:
     kind: str
     payload: str
     """A JSON object."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PulledXCom:
+    """One value that a running task asked for, as JSON text."""
+
+    task_id: str
+    map_index: int
+    value: str
+
+
+class TooMuch(UserError):
+    """More was asked for than one answer holds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,3 +117,29 @@ class Store(Protocol):
     async def set_import_problems(self, epoch: Epoch, problems: Sequence[ImportProblem]) -> None:
         """Record or clear import errors of DAG files."""
         ...
+
+    async def pull_xcoms(
+        self,
+        run: RunKey,
+        key: str,
+        *,
+        task_ids: Sequence[str] | None = None,
+        map_indexes: Sequence[int] | None = None,
+        most_bytes: int,
+    ) -> list[PulledXCom]:
+        """Values under one key, by task id and map index; None: of all. Raises TooMuch above `most_bytes`."""
+        ...
+
+    async def write_settings(
+        self, epoch: Epoch, rows: Sequence[SettingRow], *, request: tuple[AttemptId, int] | None = None
+    ) -> bool:
+        """Commit variables and connections in one statement; whether a row was written or removed.
+
+        `request` is the attempt and number of a task's request: carried out before, it only gives its answer again.
+        An attempt's requests come one after the other.
+        """
+        ...
+
+    async def variable(self, key: str) -> VariableRow | None: ...
+
+    async def connection(self, conn_id: str) -> ConnectionRow | None: ...

@@ -30,9 +30,11 @@ from tickless.model.row import (
     VersionRow,
     XComRow,
 )
+from tickless.model.setting import ConnectionRow, SettingGone, SettingRow, VariableRow
 from tickless.model.state import FINISHED_RUN_STATES, FINISHED_TASK_STATES, LIVE_ATTEMPT_STATES, TaskState
-from tickless.store.base import CommandRequest, ImportProblem, QuarantinedEvent, TriggerRequest
+from tickless.store.base import CommandRequest, ImportProblem, PulledXCom, QuarantinedEvent, TriggerRequest
 from tickless.store.batch import Batch, DagPointer
+from tickless.store.setting import encode_settings, too_much
 from tickless.store.storable import make_storable, why_unstorable
 
 RETURN_KEY = "return_value"
@@ -59,6 +61,10 @@ class MemoryStore:
         self.done: dict[tuple[str, int], RequestDone] = {}
         self.import_problems: dict[tuple[str, str], ImportProblem] = {}
         self.quarantined: dict[int, QuarantinedEvent] = {}
+        self.variables: dict[str, VariableRow] = {}
+        self.connections: dict[str, ConnectionRow] = {}
+        self.answered: dict[AttemptId, tuple[int, bool]] = {}
+        """The last request of each attempt that has changed a setting, and its answer."""
         self.flushes = 0
         """Flushes that were committed."""
         self.refuse: Callable[[Any], str | None] = lambda row: None
@@ -217,6 +223,64 @@ class MemoryStore:
                 )
         self._answer(with_answer)
 
+    def write_settings_now(
+        self, epoch: Epoch, rows: Sequence[SettingRow], request: tuple[AttemptId, int] | None = None
+    ) -> bool:
+        with_answer = self._begin()
+        self._check_epoch(epoch)
+        encode_settings(rows)
+        for row in rows:
+            if not isinstance(row, SettingGone) and (sqlstate := why_unstorable(row)) is not None:
+                raise Unstorable(f"Postgres would refuse {row}", sqlstate=sqlstate)
+        if request is not None:
+            attempt_id, number = request
+            last, told = self.answered.get(attempt_id, (0, False))
+            if last >= number:
+                self._answer(with_answer)
+                return told
+        is_touched = False
+        for row in rows:
+            match row:
+                case VariableRow():
+                    old = self.variables.get(row.key)
+                    kept = row.description if row.description is not None or old is None else old.description
+                    self.variables[row.key] = replace(row, description=kept)
+                    is_touched = True
+                case ConnectionRow():
+                    self.connections[row.conn_id] = row
+                    is_touched = True
+                case SettingGone(table="variable"):
+                    is_touched |= self.variables.pop(row.name, None) is not None
+                case SettingGone():
+                    is_touched |= self.connections.pop(row.name, None) is not None
+        if request is not None:
+            live = {key for key, attempt in self.attempts.items() if attempt.state in LIVE_ATTEMPT_STATES}
+            self.answered = {key: value for key, value in self.answered.items() if key in live}
+            self.answered[request[0]] = (request[1], is_touched)
+        self._answer(with_answer)
+        return is_touched
+
+    def pull_xcoms_now(
+        self,
+        run: RunKey,
+        key: str,
+        task_ids: Sequence[str] | None,
+        map_indexes: Sequence[int] | None,
+        most_bytes: int,
+    ) -> list[PulledXCom]:
+        found = [
+            PulledXCom(task_id=at.task_id, map_index=at.map_index, value=row.value)
+            for (at, name), row in sorted(self.xcoms.items(), key=lambda item: item[0])
+            if at.run == run
+            and name == key
+            and (task_ids is None or at.task_id in task_ids)
+            and (map_indexes is None or at.map_index in map_indexes)
+        ]
+        total = sum(len(each.value.encode()) for each in found)
+        if total > most_bytes:
+            raise too_much(len(found), total, most_bytes)
+        return found
+
     # ---- the port -------------------------------------------------------------------------------------------------
 
     async def take_epoch(self, owner: str) -> Epoch:
@@ -242,6 +306,28 @@ class MemoryStore:
 
     async def set_import_problems(self, epoch: Epoch, problems: Sequence[ImportProblem]) -> None:
         self.set_import_problems_now(epoch, problems)
+
+    async def pull_xcoms(
+        self,
+        run: RunKey,
+        key: str,
+        *,
+        task_ids: Sequence[str] | None = None,
+        map_indexes: Sequence[int] | None = None,
+        most_bytes: int,
+    ) -> list[PulledXCom]:
+        return self.pull_xcoms_now(run, key, task_ids, map_indexes, most_bytes)
+
+    async def write_settings(
+        self, epoch: Epoch, rows: Sequence[SettingRow], *, request: tuple[AttemptId, int] | None = None
+    ) -> bool:
+        return self.write_settings_now(epoch, rows, request)
+
+    async def variable(self, key: str) -> VariableRow | None:
+        return self.variables.get(key)
+
+    async def connection(self, conn_id: str) -> ConnectionRow | None:
+        return self.connections.get(conn_id)
 
     # ---- what Postgres would say ----------------------------------------------------------------------------------
 

@@ -29,12 +29,14 @@ from tickless import failpoint
 from tickless.core.decision import Write
 from tickless.core.snapshot import Snapshot
 from tickless.errors import Conflict, TicklessError, Unavailable
-from tickless.model.id import Epoch, RunKey
-from tickless.store.base import CommandRequest, ImportProblem, QuarantinedEvent, TriggerRequest
+from tickless.model.id import AttemptId, Epoch, RunKey
+from tickless.model.setting import ConnectionRow, SettingRow, VariableRow
+from tickless.store.base import CommandRequest, ImportProblem, PulledXCom, QuarantinedEvent, TriggerRequest
 from tickless.store.batch import Batch
 from tickless.store.connect import DRIVER_ERRORS, Connection, connect, map_error
 from tickless.store.loading import read_snapshot
 from tickless.store.pool import SEARCH_PATH, ReadPool
+from tickless.store.setting import connection_row, encode_settings, too_much, variable_row
 from tickless.store.sql import query
 from tickless.store.storable import make_storable
 
@@ -49,6 +51,10 @@ _SET_IMPORT_PROBLEMS = query("set_import_problems")
 _OUTPUTS = query("outputs")
 _OPEN_REQUESTS = query("open_requests")
 _OPEN_COMMANDS = query("open_commands")
+_PULL_XCOMS = query("pull_xcoms")
+_WRITE_SETTINGS = query("write_settings")
+_VARIABLE = query("variable")
+_CONNECTION = query("connection")
 
 _OUR_CONFLICTS = {"TK001", "TK002"}
 
@@ -168,6 +174,13 @@ class PostgresStore:
         )
         await self._write(_SET_IMPORT_PROBLEMS, self._shard_id, epoch, text.decode())
 
+    async def write_settings(
+        self, epoch: Epoch, rows: Sequence[SettingRow], *, request: tuple[AttemptId, int] | None = None
+    ) -> bool:
+        attempt_id, number = request if request is not None else (None, None)
+        told = await self._write(_WRITE_SETTINGS, self._shard_id, epoch, attempt_id, number, encode_settings(rows))
+        return bool(told == "true")
+
     # ---- reading --------------------------------------------------------------------------------------------------
 
     async def outputs(self, run: RunKey, task_ids: Sequence[str]) -> dict[str, str]:
@@ -193,6 +206,28 @@ class PostgresStore:
     async def open_commands(self) -> list[CommandRequest]:
         rows = await self._pool.fetch(_OPEN_COMMANDS, MAX_OPEN_REQUESTS)
         return [CommandRequest(id=row["id"], kind=row["kind"], payload=row["payload"]) for row in rows]
+
+    async def pull_xcoms(
+        self,
+        run: RunKey,
+        key: str,
+        *,
+        task_ids: Sequence[str] | None = None,
+        map_indexes: Sequence[int] | None = None,
+        most_bytes: int,
+    ) -> list[PulledXCom]:
+        rows = await self._pool.fetch(_PULL_XCOMS, run, key, task_ids, map_indexes, most_bytes)
+        if rows and rows[0]["bytes"] > most_bytes:
+            raise too_much(len(rows), rows[0]["bytes"], most_bytes)
+        return [PulledXCom(task_id=row["task_id"], map_index=row["map_index"], value=row["value"]) for row in rows]
+
+    async def variable(self, key: str) -> VariableRow | None:
+        row = await self._pool.fetchrow(_VARIABLE, key)
+        return variable_row(row) if row is not None else None
+
+    async def connection(self, conn_id: str) -> ConnectionRow | None:
+        row = await self._pool.fetchrow(_CONNECTION, conn_id)
+        return connection_row(row) if row is not None else None
 
     # ---- the writer -----------------------------------------------------------------------------------------------
 

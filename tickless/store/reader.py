@@ -17,10 +17,12 @@ from tickless.core.snapshot import Snapshot
 from tickless.model.id import AttemptId, RunKey, TaskKey, VersionKey
 from tickless.model.row import AttemptRow, InstanceRow, RunRow, VersionRow, XComRow
 from tickless.model.schedule import Interval, ScheduleSpec
+from tickless.model.setting import ConnectionRow, VariableRow
 from tickless.model.state import FINISHED_RUN_STATES, RunState, TaskState
 from tickless.store.loading import read_snapshot
 from tickless.store.pool import ReadPool, Record
 from tickless.store.rows import attempt_row, instance_row, run_row, task_state, version_row
+from tickless.store.setting import connection_row, variable_row
 from tickless.store.sql import query
 
 _decode_schedule = msgspec.json.Decoder(ScheduleSpec | None).decode
@@ -49,6 +51,8 @@ _POOLS = query("pools")
 _LEADER = query("leader")
 _TRIGGER_REQUEST = query("trigger_request")
 _QUARANTINED = query("quarantined")
+_VARIABLES = query("variables")
+_CONNECTIONS = query("connections")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -312,6 +316,16 @@ class Reader:
             )
             for row in rows
         ]
+
+    async def variables(self, *, after: str | None = None, limit: int = 100) -> list[VariableRow]:
+        """Variables by key, those after `after`; their values are sealed."""
+        rows = await self._pool.fetch(_VARIABLES, after, _page(limit))
+        return [variable_row(row) for row in rows]
+
+    async def connections(self, *, after: str | None = None, limit: int = 100) -> list[ConnectionRow]:
+        """Connections by id, those after `after`; their secrets are sealed."""
+        rows = await self._pool.fetch(_CONNECTIONS, after, _page(limit))
+        return [connection_row(row) for row in rows]
 
     async def rows_for_audit(self) -> Snapshot:
         """What RAM must agree with, as one picture: unfinished runs and instances, live attempts, tallies, pools.

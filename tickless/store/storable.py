@@ -21,7 +21,7 @@ MAX_VALUE_BYTES = 16 * 1024 * 1024
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 """NUL, and halves of a surrogate pair."""
-_IDS = {"dag_id", "task_id", "run_id", "key", "name"}
+_IDS = {"dag_id", "task_id", "run_id", "key", "name", "conn_id"}
 _BIG = {"run", "key", "attempt_id", "version", "id"}
 """bigint columns; every other integer is an int."""
 
@@ -43,7 +43,7 @@ def why_unstorable(row: Any) -> str | None:
             if each.name in _IDS and not 0 < len(value) <= MAX_ID_LENGTH:
                 return "23514"
             is_json = each.name == "conf" or (each.name == "value" and isinstance(row, XComRow))
-            if is_json and (sqlstate := _why_bad_json(value)) is not None:
+            if is_json and (sqlstate := why_bad_json(value)) is not None:
                 return sqlstate
         elif isinstance(value, int):
             bits = 63 if each.name in _BIG else 31
@@ -56,7 +56,8 @@ def why_unstorable(row: Any) -> str | None:
     return None
 
 
-def _why_bad_json(text: str) -> str | None:
+def why_bad_json(text: str) -> str | None:
+    """The SQLSTATE with which Postgres refuses it as a JSON value, None when it takes it."""
     if len(text.encode()) > MAX_VALUE_BYTES:
         return "23514"
     try:

@@ -68,6 +68,13 @@ _SPECS = (
     ),
     _spec(
         "warning",
+        "request.unanswered",
+        "attempt_id kind error",
+        "attempt {attempt_id} asked for {kind} and was told of an error: {error}",
+        "A running task's request raised something that is not its own fault: a lost key file, or a bug of ours.",
+    ),
+    _spec(
+        "warning",
         "library.warned",
         "logger message traceback",
         "{logger}: {message}[\n{traceback}]",

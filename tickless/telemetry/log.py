@@ -23,6 +23,7 @@ from tickless.clock import SystemClock
 from tickless.errors import InvariantBroken
 from tickless.telemetry.events import EVENTS, Level
 from tickless.telemetry.human import HumanRenderer
+from tickless.telemetry.mask import masked
 
 Format = Literal["auto", "human", "json"]
 
@@ -130,6 +131,8 @@ def _wants_colour() -> bool:
 
 
 def _add_level_and_time(_: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    for key, value in event.items():
+        event[key] = masked(value)
     event["level"] = method
     event["at"] = _clock.now()
     return event

@@ -38,9 +38,10 @@ def encode_frame(message: object) -> bytes:
 class FrameReader(Generic[M]):
     """Cuts a byte stream into messages of one type (a tagged union of msgspec Structs)."""
 
-    def __init__(self, message_type: type[M] | object) -> None:
+    def __init__(self, message_type: type[M] | object, *, limit: int = MAX_FRAME_BYTES) -> None:
         self._decoder: msgspec.json.Decoder[M] = msgspec.json.Decoder(message_type)
         self._buffer = bytearray()
+        self._limit = limit
 
     def feed(self, data: bytes | memoryview) -> Iterator[M]:
         """Add bytes; yield each message that they complete. Raises BadMessage; the stream is then useless."""
@@ -48,8 +49,8 @@ class FrameReader(Generic[M]):
         buffer += data
         while len(buffer) >= _LENGTH.size:
             (length,) = _LENGTH.unpack_from(buffer)
-            if length > MAX_FRAME_BYTES:
-                raise BadMessage(f"a frame of {length} bytes is over the limit of {MAX_FRAME_BYTES}")
+            if length > self._limit:
+                raise BadMessage(f"a frame of {length} bytes is over the limit of {self._limit}")
             end = _LENGTH.size + length
             if len(buffer) < end:
                 return

@@ -13,7 +13,8 @@ _PASSED = {
     "PYTHONPATH", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE",
     "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
 }  # fmt: skip
-_PASSED_PREFIXES = ("LC_", "XDG_")
+_PASSED_PREFIXES = ("LC_", "XDG_", "TICKLESS_VAR_", "TICKLESS_CONN_", "AIRFLOW_VAR_", "AIRFLOW_CONN_")
+"""The last four are variables and connections that tasks are meant to find before those of the database."""
 _DEFAULTS = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
 
 PASS_ENV = "TICKLESS_PASS_ENV"
@@ -21,7 +22,7 @@ PASS_ENV = "TICKLESS_PASS_ENV"
 
 
 def base_environment(own: Mapping[str, str]) -> dict[str, str]:
-    """What every task starts from: the harmless part of the launcher's environment, none of its secrets."""
+    """What every task starts from: the harmless part of the launcher's environment, and what was put there for it."""
     asked = {name.strip() for name in own.get(PASS_ENV, "").split(",")}
     env = dict(_DEFAULTS)
     for name, value in own.items():

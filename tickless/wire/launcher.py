@@ -2,7 +2,9 @@
 
 A connection opens with `Hello`; the launcher answers `Welcome` with its inventory, or `Refused` when it has seen a
 higher epoch. Then the daemon sends `Submit`, `Stop`, `Ack` and `Forget`; the launcher sends `Accepted`,
-`ReportStarted`, `ReportFinished` and `ReportLost`. Everything travels as lists. Fields may be added, never changed.
+`ReportStarted`, `ReportFinished` and `ReportLost`. Requests of running tasks come as `Requests`, all that are not
+answered again after each `Welcome`, and are answered by `Answers`. Everything travels as lists. Fields may be added,
+never changed.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import msgspec
 
 from tickless.model.order import Order, StopOrder
 from tickless.model.report import Finished, Lost, Started
+from tickless.wire.request import AttemptAnswer, AttemptRequest
 
 
 class Hello(msgspec.Struct, tag="hello", frozen=True, kw_only=True):
@@ -39,6 +42,10 @@ class Forget(msgspec.Struct, tag="forget", frozen=True, kw_only=True):
     """These attempts are not live in the database: kill what runs of them, report nothing."""
 
     attempt_ids: list[int]
+
+
+class Answers(msgspec.Struct, tag="answers", frozen=True, kw_only=True):
+    answers: list[AttemptAnswer]
 
 
 class Shutdown(msgspec.Struct, tag="shutdown", frozen=True, kw_only=True):
@@ -98,5 +105,11 @@ class ReportLost(msgspec.Struct, tag="lost", frozen=True, kw_only=True):
     reports: list[Lost]
 
 
-ToLauncher = Hello | Submit | Stop | Ack | Forget | Shutdown
-FromLauncher = Welcome | Refused | ShutdownRefused | Accepted | ReportStarted | ReportFinished | ReportLost
+class Requests(msgspec.Struct, tag="requests", frozen=True, kw_only=True):
+    """Each is sent once on a connection, and again on the next one until it is answered."""
+
+    requests: list[AttemptRequest]
+
+
+ToLauncher = Hello | Submit | Stop | Ack | Forget | Answers | Shutdown
+FromLauncher = Welcome | Refused | ShutdownRefused | Accepted | ReportStarted | ReportFinished | ReportLost | Requests

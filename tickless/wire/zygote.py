@@ -7,7 +7,8 @@ untouched: only the forked child decodes it.
     launcher -> DAG zygote    `encode_run`                         + [log, gate, order?]
 
 An order over MAX_INLINE_BYTES comes as a third descriptor (a memfd) and leaves its place in the packet empty.
-The gate is the read end of a pipe: a byte opens it; its end, without a byte, means exit and run nothing.
+The gate is one end of a socket pair: a byte opens it; its end, without a byte, means exit and run nothing. Once open
+it carries the attempt's requests, see request.py.
 """
 
 from __future__ import annotations

@@ -1,0 +1,122 @@
+"""What running tasks ask the daemon for: values of others, variables, connections, runs; also over a daemon's death."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.stage import Stage
+
+FILES = {
+    "asks.py": """
+from tickless import Connection, Variable, get_connection, trigger_dag
+from tickless.authoring.daemon import daemon
+
+def ask():
+    return daemon("a test")
+
+@task
+def make(value):
+    return value
+
+@task
+def pull():
+    mine = ask().xcoms(task_ids=["one", "two", "nobody"])
+    every = ask().xcoms()
+    none = ask().xcoms(task_ids=["one"], key="other")
+    return [[x.task_id, x.map_index, x.value] for x in mine], len(every), len(none)
+
+with DAG("pulls"):
+    [make.override(task_id="one")({"a": [1, None, "ä\\u2028\\\\"]}), make.override(task_id="two")("2")] >> pull()
+
+@task
+def variables():
+    assert Variable.get("missing", default=None) is None
+    assert Variable.get("missing", 7) == 7
+    try:
+        Variable.get("missing")
+    except KeyError as error:
+        assert "missing" in str(error)
+    else:
+        raise AssertionError("there is none")
+    Variable.set("list", [1, {"a": "ä"}], serialize_json=True)
+    assert Variable.get("list", deserialize_json=True) == [1, {"a": "ä"}]
+    Variable.set("plain", "first", description="said once")
+    Variable.set("plain", "second")
+    assert Variable.delete("list") == 1
+    assert Variable.delete("list") == 0
+    os.environ["TICKLESS_VAR_PLAIN"] = "from the environment"
+    assert Variable.get("plain") == "from the environment"
+    del os.environ["TICKLESS_VAR_PLAIN"]
+    os.environ["AIRFLOW_CONN_DB"] = "postgres://me:p%40ss@db:5432/main?sslmode=require"
+    found = get_connection("db")
+    assert (found.conn_type, found.login, found.password, found.port) == ("postgres", "me", "p@ss", 5432)
+    assert found.extra_dejson == {"sslmode": "require"}
+    assert "p@ss" not in repr(found)
+    return Variable.get("plain")
+
+with DAG("variables"):
+    variables()
+
+@task
+def triggers():
+    first = trigger_dag("triggered", {"from": "a task"})
+    second = trigger_dag("triggered", run_id="named")
+    try:
+        trigger_dag("nothing")
+    except Exception as error:
+        assert "nothing" in str(error), error
+    else:
+        raise AssertionError("there is no such DAG")
+    while ask().run_state("triggered", first.run_id) != "success":
+        time.sleep(0.01)
+    return [first.run_id, second.run_id]
+
+with DAG("triggers"):
+    triggers()
+with DAG("triggered"):
+    bash("echo", 'echo "$TICKLESS_CONF"')
+""",
+}
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Stage]:
+    with Stage(FILES) as stage:
+        stage.start()
+        yield stage
+        stage.assert_clean_log()
+
+
+def _success(stage: Stage, dag_id: str) -> int:
+    run, state = stage.do(dag_id)
+    assert state == "success", {task_id: task["attempt"]["error"] for task_id, task in stage.tasks(run).items()}
+    return run
+
+
+def test_values_of_other_tasks_are_pulled(stage: Stage) -> None:
+    run = _success(stage, "pulls")
+    mine, every, none = stage.output(run, "pull")
+    assert mine == [["one", -1, {"a": [1, None, "ä\u2028\\"]}], ["two", -1, "2"]]
+    assert (every, none) == (2, 0)
+
+
+def test_variables_are_set_got_and_deleted_and_the_environment_comes_first(stage: Stage) -> None:
+    run = _success(stage, "variables")
+    assert stage.output(run, "variables") == "second"
+    [row] = stage.query("select key, val, description from variable")
+    assert (row["key"], row["description"]) == ("plain", "said once")
+    assert "second" not in row["val"]
+    assert (stage.home / "secret.key").stat().st_mode & 0o777 == 0o600
+
+
+def test_runs_are_triggered_and_looked_after(stage: Stage) -> None:
+    run = _success(stage, "triggers")
+    names = stage.output(run, "triggers")
+    rows = stage.query("select key, run_id, run_type, conf from dag_run where dag_id = 'triggered' order by key")
+    assert [row["run_id"] for row in rows] == names
+    assert names[0].startswith("operator_triggered__")
+    assert names[1] == "named"
+    assert {row["run_type"] for row in rows} == {"operator_triggered"}
+    assert stage.output(rows[0]["key"], "echo") == '{"from": "a task"}'

@@ -1,0 +1,213 @@
+"""Answers what running tasks ask for.
+
+A request is served as long as its attempt is live in the engine, and by its own executor; it is answered only after
+the COMMIT of what it has changed. What has changed something leaves a trace in the database under the attempt's id and
+the request's number (a run by its idempotency key, a setting in `attempt_request`), so that the next daemon, asked
+again, gives the same answer and changes nothing.
+
+A request that fails because Postgres or the lead is away is tried again here until it can be answered; nobody else
+knows that it was dropped. A few are served at a time; as an attempt has only one open, no more wait than tasks run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import fields
+from functools import partial
+from typing import assert_never
+
+import anyio
+import anyio.abc
+import msgspec
+
+from tickless import failpoint
+from tickless.clock import Clock
+from tickless.core.commands import RunStarted, StartRun
+from tickless.core.record import Attempt
+from tickless.daemon.scheduler import Scheduler
+from tickless.daemon.secrets import Secrets
+from tickless.errors import Conflict, NotFound, Refused, TicklessError, Unavailable, UserError
+from tickless.executors.base import Executor
+from tickless.model.connection import ConnectionFields
+from tickless.model.id import AttemptId
+from tickless.model.row import RunRow
+from tickless.store.base import Store
+from tickless.store.reader import Reader
+from tickless.store.storable import why_bad_json
+from tickless.telemetry.log import get_log
+from tickless.wire.request import (
+    MAX_ANSWER_BYTES,
+    Answer,
+    AttemptAnswer,
+    AttemptRequest,
+    ConnectionGet,
+    RunStateGet,
+    TriggerRun,
+    VariableDelete,
+    VariableGet,
+    VariableSet,
+    XComGet,
+)
+
+AT_ONCE = 4
+"""Requests that are served at a time. The others wait, and leave connections of the database to the API."""
+FIRST_BACKOFF_SECONDS = 0.05
+LAST_BACKOFF_SECONDS = 2.0
+RUN_TYPE = "operator_triggered"
+_CONNECTION_FIELDS = [each.name for each in fields(ConnectionFields)]
+
+log = get_log()
+
+
+class RequestDesk:
+    """A service: `run` serves until it is cancelled."""
+
+    def __init__(
+        self,
+        *,
+        scheduler: Scheduler,
+        executors: Sequence[Executor],
+        store: Store,
+        reader: Reader,
+        secrets: Secrets,
+        start_run: Callable[[StartRun], Awaitable[RunStarted]],
+        clock: Clock,
+    ) -> None:
+        """`start_run` finds finished runs by their idempotency key, too."""
+        self._scheduler = scheduler
+        self._store = store
+        self._reader = reader
+        self._secrets = secrets
+        self._start_run = start_run
+        self._clock = clock
+        self._serving: set[tuple[int, int]] = set()
+        self._tasks: anyio.abc.TaskGroup | None = None
+        self._turn = anyio.CapacityLimiter(AT_ONCE)
+        for executor in executors:
+            executor.on_requests(partial(self._take, executor))
+
+    async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Serve for ever."""
+        async with anyio.create_task_group() as self._tasks:
+            task_status.started()
+            await anyio.sleep_forever()
+
+    def _take(self, executor: Executor, requests: Sequence[AttemptRequest]) -> None:
+        for request in requests:
+            key = (request.attempt_id, request.number)
+            # Being served already, it came again by a new connection: its answer will leave by that one.
+            if self._tasks is not None and key not in self._serving:
+                self._serving.add(key)
+                self._tasks.start_soon(self._serve, executor, request)
+
+    async def _serve(self, executor: Executor, request: AttemptRequest) -> None:
+        backoff = FIRST_BACKOFF_SECONDS
+        try:
+            while True:
+                try:
+                    async with self._turn:
+                        answer = await self._answer(executor, request)
+                    break
+                except (Unavailable, Conflict):
+                    await self._clock.sleep(backoff)
+                    backoff = min(backoff * 2, LAST_BACKOFF_SECONDS)
+            failpoint.hit("daemon.before_answer")
+            executor.answer([AttemptAnswer(attempt_id=request.attempt_id, answer=answer)])
+        finally:
+            self._serving.discard((request.attempt_id, request.number))
+
+    async def _answer(self, executor: Executor, request: AttemptRequest) -> Answer:
+        try:
+            attempt = self._scheduler.engine.attempts.get(AttemptId(request.attempt_id))
+            if attempt is None or attempt.instance is None or attempt.row.executor != executor.name:
+                raise Refused("this attempt is over")
+            value = await self._value(attempt, request)
+            if len(value.encode()) > MAX_ANSWER_BYTES:
+                raise UserError(f"the answer is over the limit of {MAX_ANSWER_BYTES:,} bytes")
+            return Answer(number=request.number, value=value)
+        except UserError as error:
+            text = error.message if error.hint is None else f"{error.message}. {error.hint}"
+            return Answer(number=request.number, error=text, code=_code(error))
+        except (Unavailable, Conflict):
+            raise
+        except Exception as error:
+            kind = type(request.ask).__name__
+            log.warning("request.unanswered", attempt_id=request.attempt_id, kind=kind, error=repr(error))
+            told = error.message if isinstance(error, TicklessError) else f"internal error: {type(error).__name__}"
+            return Answer(number=request.number, error=told, code="internal")
+
+    async def _value(self, attempt: Attempt, request: AttemptRequest) -> str:
+        ask = request.ask
+        key = (attempt.id, request.number)
+        match ask:
+            case XComGet():
+                return await self._xcoms(attempt, ask)
+            case VariableGet():
+                return _json((await self._secrets.variable(ask.key)).value)
+            case VariableSet():
+                await self._secrets.set_variable(ask.key, ask.value, ask.description, request=key)
+                return "null"
+            case VariableDelete():
+                return _json(await self._secrets.delete_variable(ask.key, request=key))
+            case ConnectionGet():
+                connection = await self._secrets.connection(ask.conn_id)
+                return _json({name: getattr(connection, name) for name in _CONNECTION_FIELDS})
+            case TriggerRun():
+                return await self._trigger(ask, f"attempt:{attempt.id}:{request.number}")
+            case RunStateGet():
+                return _json((await self._run(ask.dag_id, ask.run_id)).state.value)
+            case _:
+                assert_never(ask)
+
+    async def _xcoms(self, attempt: Attempt, ask: XComGet) -> str:
+        run = attempt.row.run
+        if ask.dag_id is not None or ask.run_id is not None:
+            assert attempt.instance is not None
+            own = attempt.instance.run.row
+            run = (await self._run(ask.dag_id or own.dag_id, ask.run_id or own.run_id)).key
+        found = await self._store.pull_xcoms(
+            run, ask.key, task_ids=ask.task_ids, map_indexes=ask.map_indexes, most_bytes=MAX_ANSWER_BYTES // 2
+        )
+        parts = (
+            f'{{"task_id":{json.dumps(each.task_id)},"map_index":{each.map_index},"value":{each.value}}}'
+            for each in found
+        )
+        return f"[{','.join(parts)}]"
+
+    async def _run(self, dag_id: str, run_id: str) -> RunRow:
+        found = await self._reader.run_by_id(dag_id, run_id)
+        if found is None:
+            raise NotFound(f"there is no run {dag_id}/{run_id}")
+        return found.row
+
+    async def _trigger(self, ask: TriggerRun, idempotency_key: str) -> str:
+        if (sqlstate := why_bad_json(ask.conf)) is not None:
+            raise UserError(f"conf cannot be stored: Postgres would refuse it ({sqlstate})")
+        if not isinstance(json.loads(ask.conf), dict):
+            raise UserError("conf is not a JSON object")
+        if ask.run_id is not None and not ask.run_id.isprintable():
+            raise UserError(f"run_id {ask.run_id!r} has characters that cannot be shown")
+        if ask.logical_date is not None and ask.logical_date.tzinfo is None:
+            raise UserError("logical_date has no time zone")
+        started = await self._start_run(
+            StartRun(
+                dag_id=ask.dag_id,
+                run_id=ask.run_id,
+                conf=ask.conf,
+                logical_date=ask.logical_date,
+                run_type=RUN_TYPE,
+                idempotency_key=idempotency_key,
+            )
+        )
+        return _json({"run": started.run, "run_id": started.run_id})
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _code(error: UserError) -> str:
+    if isinstance(error, NotFound):
+        return "not_found"
+    return "refused" if isinstance(error, Refused) else "invalid"
