@@ -272,7 +272,7 @@ async def test_a_python_task_is_a_process_of_its_own(shop: Shop) -> None:
 
     fds = await value("fds")
     assert fds[:3] == [0, 1, 2]
-    assert len(fds) == 5, f"stdin, stdout, stderr, the outcome file and the listing itself, but: {fds}"
+    assert len(fds) == 6, f"stdin, stdout, stderr, the channel, the outcome file and the listing itself, but: {fds}"
     assert await value("session") == [True, True, True]
     assert await value("seed") != await value("seed")
     assert await value("signals") == [True, True]
