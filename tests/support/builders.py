@@ -11,6 +11,7 @@ import msgspec
 
 from tickless.core.events import DagParsed
 from tickless.model.dag import DagSpec, TaskKind, TaskSpec
+from tickless.model.schedule import ScheduleKind, ScheduleSpec
 from tickless.model.state import TriggerRule
 
 _SHORT = {
@@ -60,6 +61,9 @@ def make_dag(
     tasks: Mapping[str, Mapping[str, Any]] | None = None,
     max_active_tasks: int | None = None,
     max_active_runs: int | None = None,
+    schedule: ScheduleSpec | None = None,
+    is_paused_upon_creation: bool | None = None,
+    max_consecutive_failed_dag_runs: int | None = None,
     **options: Any,
 ) -> DagSpec:
     """A DAG of a shape; `options` go to every task, `tasks` to single ones.
@@ -76,7 +80,15 @@ def make_dag(
         tasks=[_make_task(name, above, {**options, **tasks.get(name, {})}) for name, above in upstream.items()],
         max_active_tasks=max_active_tasks,
         max_active_runs=max_active_runs,
+        schedule=schedule,
+        is_paused_upon_creation=is_paused_upon_creation,
+        max_consecutive_failed_dag_runs=max_consecutive_failed_dag_runs,
     )
+
+
+def cron(*crons: str, **fields: Any) -> ScheduleSpec:
+    """A schedule of cron expressions."""
+    return ScheduleSpec(kind=ScheduleKind.CRON, text=", ".join(crons), crons=crons, **fields)
 
 
 def _make_task(task_id: str, upstream: list[str], options: Mapping[str, Any]) -> TaskSpec:

@@ -11,7 +11,7 @@ from typing import Any
 from tickless.core.admission import Semaphore
 from tickless.core.decision import Effect, Launch, StopAttempt
 from tickless.core.engine import Engine
-from tickless.core.timers import TimeoutDue, Timer
+from tickless.core.timers import SlotDue, TimeoutDue, Timer
 from tickless.model.state import AttemptState, TaskState
 
 
@@ -51,6 +51,9 @@ def picture(engine: Engine) -> dict[str, Any]:
         "queued runs": {dag.dag_id: [run.key for run in dag.queued] for dag in engine.dags.values() if dag.queued},
         "last numbers": {dag.dag_id: dag.last_number for dag in engine.dags.values() if dag.last_number},
         "current": {dag_id: plan.version.key for dag_id, plan in engine.current.items()},
+        "dags": {dag.dag_id: dag.image() for dag in engine.dags.values() if dag.last_number},
+        "armed": {dag_id: engine.dags[dag_id].armed_at for dag_id in engine.current if engine.dags[dag_id].armed_at},
+        "closed": sorted(run.key for run in runs if run.slots.is_closed),
         "timers": sorted(
             ((due_at, repr(timer)) for due_at, timer in set(engine.timers.entries()) if _is_live(engine, timer)),
         ),
@@ -87,6 +90,8 @@ def _is_live(engine: Engine, timer: Timer) -> bool:
     if isinstance(timer, TimeoutDue):
         attempt = engine.attempts.get(timer.attempt_id)
         return attempt is not None and attempt.stop_requested_at is None
+    if isinstance(timer, SlotDue):
+        return False  # which entry counts is in "armed"
     instance = engine.instance(timer.key)
     return (
         instance is not None

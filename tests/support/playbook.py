@@ -24,7 +24,16 @@ from typing import Any
 from tests.support.builders import decode_spec, make_dag, parsed
 from tests.support.clock import VirtualClock
 from tickless.core import commands, events
-from tickless.core.decision import AckReport, Decision, Effect, Launch, RunChanged, StopAttempt
+from tickless.core.decision import (
+    AckReport,
+    DagPaused,
+    Decision,
+    Effect,
+    Launch,
+    RunChanged,
+    SlotsSkipped,
+    StopAttempt,
+)
 from tickless.core.engine import Engine
 from tickless.core.record import Instance
 from tickless.model.dag import DagSpec
@@ -32,6 +41,7 @@ from tickless.model.id import UNMAPPED, AttemptId, Epoch, RunKey, TaskId, TaskKe
 from tickless.model.limit import Limits, Routing
 from tickless.model.report import Finished, Lost, Started
 from tickless.model.row import AttemptRow, InstanceRow, RunRow
+from tickless.model.schedule import ScheduleRules
 from tickless.model.state import FINISHED_RUN_STATES, AttemptState, EndReason
 from tickless.store.memory import MemoryStore
 
@@ -108,6 +118,7 @@ class Playbook:
         dag_id: str = "dag",
         limits: Limits | None = None,
         routing: Routing | None = None,
+        schedule_rules: ScheduleRules | None = None,
         pools: Mapping[str, int] | None = None,
         tasks: Mapping[str, Mapping[str, Any]] | None = None,
         **options: Any,
@@ -116,6 +127,7 @@ class Playbook:
         self.store = MemoryStore()
         self.limits = limits or Limits()
         self.routing = routing or Routing()
+        self.schedule_rules = schedule_rules
         self.steps = 0
         self.restart()
         for name, slots in (pools or {}).items():
@@ -178,6 +190,12 @@ class Playbook:
 
     def set_pool(self, name: str, slots: int) -> Outcome:
         return self.when(commands.SetPool(name=name, slots=slots))
+
+    def pause(self, dag_id: str = "dag") -> Outcome:
+        return self.when(commands.PauseDag(dag_id=dag_id))
+
+    def unpause(self, dag_id: str = "dag") -> Outcome:
+        return self.when(commands.UnpauseDag(dag_id=dag_id))
 
     def reload(self, limits: Limits | None = None, routing: Routing | None = None) -> Outcome:
         """The configuration was reloaded."""
@@ -242,6 +260,10 @@ class Playbook:
         """The committed states of all runs, oldest first."""
         return [row.state.value for _, row in sorted(self.store.runs.items())]
 
+    def slots(self) -> list[str]:
+        """When the slots of the committed scheduled runs were due, in the order in which they were made."""
+        return [f"{row.run_after:%H:%M:%S}" for _, row in sorted(self.store.runs.items()) if row.run_after is not None]
+
     def in_state(self, state: str) -> list[str]:
         """Labels of the instances with this committed state."""
         return [self.label(key) for key, row in sorted(self.store.instances.items()) if row.state.value == state]
@@ -268,6 +290,10 @@ class Playbook:
             case RunChanged() if effect.state in FINISHED_RUN_STATES:
                 which = "run" if len(self.store.runs) == 1 else f"run {effect.run}"
                 return f"{which} {effect.state}"
+            case DagPaused():
+                return f"{'pause' if effect.is_paused else 'unpause'} {effect.dag_id}"
+            case SlotsSkipped():
+                return f"skip {effect.first:%H:%M:%S} to {effect.before:%H:%M:%S}"
             case AckReport() if acks:
                 known = self.store.attempts.get(effect.attempt_id)
                 return f"ack {self.label(known.key) if known is not None else effect.attempt_id}"
@@ -278,7 +304,13 @@ class Playbook:
 
     def _new_engine(self) -> Engine:
         epoch: Epoch = self.store.take_epoch_now("playbook")
-        return Engine(epoch=epoch, limits=self.limits, routing=self.routing, decode_spec=decode_spec)
+        return Engine(
+            epoch=epoch,
+            limits=self.limits,
+            routing=self.routing,
+            decode_spec=decode_spec,
+            schedule_rules=self.schedule_rules,
+        )
 
     def _step(self, event: events.Event | commands.Command) -> Decision:
         return self._commit(self.engine.step(event, self.clock.now()))

@@ -39,13 +39,14 @@ def rank_of(instance: Instance) -> Rank:
 class Semaphore:
     """One limit: `used` of `limit` slots. `name` is what `why` calls it, `scope` says of what."""
 
-    __slots__ = ("limit", "name", "parked", "reserved", "scope", "used", "waiters")
+    __slots__ = ("is_closed", "limit", "name", "parked", "reserved", "scope", "used", "waiters")
 
     def __init__(self, name: str, scope: str, limit: int) -> None:
         self.name = name
         self.scope = scope
         self.limit = limit
         self.used = 0
+        self.is_closed = False  # of a run's own semaphore: its DAG is paused, nobody is let through
         self.reserved: Lane | None = None  # a wide lane that nobody behind it may overtake
         # Registered lanes, a heap per weight; an entry is dead when the lane has moved on since (its stamp differs).
         self.waiters: dict[int, list[tuple[Rank, int, Lane]]] = {}
@@ -65,8 +66,10 @@ class Semaphore:
 
     def refuses(self, weight: int, group: Group | None) -> bool:
         """Whether a group of this weight cannot have its slots now."""
-        return self.used + weight > self.limit or (
-            group is not None and self.reserved is not None and self.reserved.stands_before(group)
+        return (
+            self.is_closed
+            or self.used + weight > self.limit
+            or (group is not None and self.reserved is not None and self.reserved.stands_before(group))
         )
 
     def take(self, weight: int) -> None:
@@ -194,6 +197,12 @@ class Admission:
                 parked, semaphore.parked = semaphore.parked, []
                 for group in parked:
                     self._place(group)
+
+    def closed_or_opened(self, run: Run) -> None:
+        """The slots of a run were closed or opened: its groups take their places accordingly."""
+        for group in run.groups.values():
+            self._place(group)
+        self.freed([run.slots])
 
     def next_admitted(self, now: datetime, ageing_seconds: float) -> tuple[Instance, Needs] | None:
         """Take all slots for the foremost instance that can have them; None when nobody can."""

@@ -45,11 +45,28 @@ class SetPool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PauseDag:
+    """From now on its schedule makes no runs, no run of it starts, no task of it is sent off. What runs goes on."""
+
+    dag_id: str
+    request_id: int | None = None
+    """The row of `command` that this comes from."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnpauseDag:
+    """The opposite of PauseDag. Neither minds when there is nothing to change."""
+
+    dag_id: str
+    request_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StopAdmitting:
     """The daemon is about to exit: admit nothing more. What runs goes on."""
 
 
-Command = StartRun | CancelRun | SetPool | StopAdmitting
+Command = StartRun | CancelRun | SetPool | PauseDag | UnpauseDag | StopAdmitting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -83,7 +83,25 @@ class RunChanged:
     seconds: float | None
 
 
-Effect = Launch | StopAttempt | AckReport | AttemptEnded | RunChanged
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DagPaused:
+    """Effect: a DAG was paused or unpaused."""
+
+    dag_id: str
+    is_paused: bool
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotsSkipped:
+    """Effect: a schedule without catchup has passed over what was due from `first` until just before `before`."""
+
+    dag_id: str
+    first: datetime
+    before: datetime
+
+
+Effect = Launch | StopAttempt | AckReport | AttemptEnded | RunChanged | DagPaused | SlotsSkipped
 
 
 @dataclass(slots=True)

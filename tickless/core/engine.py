@@ -2,7 +2,8 @@
 to wake up. No clock, no I/O, no randomness, no logging. See README.md in this folder for the theory of operation.
 
 This module is the front: it hands each event to the part that it concerns. The parts stand on each other in this
-order, and none calls upwards: `changes`, `quota`, `runs`, `attempts`, `control` and `versions`, `restore`.
+order, and none calls upwards: `changes`, `quota`, `runs`, `attempts`, `control` and `schedules`,
+`versions`, `restore`.
 
 The work of a step is proportional to what changed. What could be larger (making the instances of a wide DAG,
 cancelling them, telling thousands of downstream tasks) is put on the agenda as a generator that touches one instance
@@ -26,13 +27,15 @@ from tickless.core.quota import Quota
 from tickless.core.record import Instance, Run
 from tickless.core.restore import Restore
 from tickless.core.runs import Runs
+from tickless.core.schedules import Schedules
 from tickless.core.snapshot import Snapshot
-from tickless.core.timers import RetryDue, TimeoutDue, Timer, TimerHeap
+from tickless.core.timers import RetryDue, SlotDue, TimeoutDue, Timer, TimerHeap
 from tickless.core.versions import Versions
 from tickless.model.dag import DagSpec
 from tickless.model.id import Epoch, TaskKey
 from tickless.model.limit import Limits, Routing
 from tickless.model.report import Finished, Lost, Started
+from tickless.model.schedule import ScheduleRules
 from tickless.model.state import EndReason, TaskState
 
 AGENDA_SLICE = 300
@@ -44,7 +47,13 @@ class Engine:
     """All scheduling state of one leader. Built empty for an epoch, filled by `restore`, driven by `step`."""
 
     def __init__(
-        self, *, epoch: Epoch, limits: Limits, routing: Routing, decode_spec: Callable[[str], DagSpec]
+        self,
+        *,
+        epoch: Epoch,
+        limits: Limits,
+        routing: Routing,
+        decode_spec: Callable[[str], DagSpec],
+        schedule_rules: ScheduleRules | None = None,
     ) -> None:
         self.epoch = epoch
         self.timers = TimerHeap()
@@ -53,7 +62,10 @@ class Engine:
         self._runs = Runs(self._changes, self._quota)
         self._attempts = Attempts(epoch, self._changes, self._quota, self._runs, self.timers)
         self._control = Control(self._changes, self._quota, self._runs, self._attempts)
-        self._versions = Versions(self._changes, self._quota, self._runs)
+        self.schedules = Schedules(
+            self._changes, self._quota, self._runs, self.timers, schedule_rules or ScheduleRules()
+        )
+        self._versions = Versions(self._changes, self._quota, self._runs, self.schedules)
         self._decode_spec = decode_spec
         # For those who look.
         self.current = self._quota.current
@@ -106,6 +118,7 @@ class Engine:
             attempts=self._attempts,
             control=self._control,
             versions=self._versions,
+            schedules=self.schedules,
             timers=self.timers,
         )
         parts.fill(snapshot, self._decode_spec)
@@ -136,10 +149,13 @@ class Engine:
                 self._versions.on_dag_vanished(event)
             case events.LimitsChanged():
                 self._control.on_limits_changed(event)
+                self.schedules.look_at_all()
             case commands.CancelRun():
                 self._control.cancel_run(event)
             case commands.SetPool():
                 self._control.set_pool(event)
+            case commands.PauseDag() | commands.UnpauseDag():
+                self.schedules.pause(event)
             case commands.StopAdmitting():
                 self.is_stopping = True
             case _:
@@ -194,5 +210,7 @@ class Engine:
                 attempt = self.attempts.get(attempt_id)
                 if attempt is not None:
                     self._attempts.stop(attempt, EndReason.TIMEOUT)
+            case SlotDue():
+                self.schedules.slot_due(timer)
             case _:
                 assert_never(timer)

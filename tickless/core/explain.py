@@ -5,12 +5,13 @@ Nothing here is stored: the engine is asked at the moment of the question, so th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from tickless.core.admission import Semaphore
 from tickless.core.engine import Engine
 from tickless.core.record import Attempt, Instance, Run
+from tickless.core.schedules import is_full
 from tickless.model.id import UNMAPPED
 from tickless.model.state import AttemptState, RunState, TaskState
 
@@ -47,6 +48,8 @@ def explain_run(engine: Engine, run: Run, now: datetime) -> list[Reason]:
     if run.frozen is not None:
         return [_frozen(run)]
     if run.state is RunState.QUEUED:
+        if engine.dags[run.row.dag_id].is_paused:
+            return [_paused(run.row.dag_id, "none of its queued runs starts")]
         semaphore = engine.dags[run.row.dag_id].active_runs
         if engine.is_stopping and not semaphore.refuses(1, None):
             return [_stopping()]
@@ -59,6 +62,8 @@ def explain_run(engine: Engine, run: Run, now: datetime) -> list[Reason]:
             )
         ]
     reasons = []
+    if run.slots.is_closed:
+        reasons.append(_paused(run.row.dag_id, "none of its tasks is sent off; what runs goes on"))
     if run.cancel_requested_at is not None:
         reasons.append(Reason(code="cancelled", message="The run was cancelled; its running tasks are being stopped."))
     if run.created_upto < len(run.plan.tasks):
@@ -99,6 +104,14 @@ def explain_task(engine: Engine, instance: Instance, now: datetime) -> list[Reas
             ]
         case TaskState.SCHEDULED if engine.is_stopping:
             return [_stopping()]
+        case TaskState.SCHEDULED if run.slots.is_closed:
+            return [
+                replace(
+                    _paused(run.row.dag_id, "none of its tasks is sent off"),
+                    task_id=instance.task.spec.task_id,
+                    map_index=instance.map_index,
+                )
+            ]
         case TaskState.SCHEDULED if instance.group is not None:
             refusing = instance.group.refusing()
             if engine.parallelism.refuses(1, None):
@@ -110,6 +123,28 @@ def explain_task(engine: Engine, instance: Instance, now: datetime) -> list[Reas
             return [_reason("admission", "It has its slots as soon as those before it are through.", instance)]
         case _:
             return [_reason(instance.state.value, f"It is {instance.state}.", instance)]
+
+
+def explain_schedule(engine: Engine, dag_id: str, now: datetime) -> list[Reason]:
+    """Why the schedule of a DAG makes no run now; empty when nothing but time holds it back."""
+    plan, dag = engine.current.get(dag_id), engine.dags.get(dag_id)
+    if plan is None or dag is None:
+        return [Reason(code="vanished", message=f"No file defines DAG {dag_id!r} any more: no new runs are made.")]
+    if dag.is_paused:
+        return [_paused(dag_id, "its schedule makes no runs")]
+    spec = plan.spec.schedule
+    if spec is None:
+        return [Reason(code="no_schedule", message="It has no schedule: runs are made only when somebody asks.")]
+    slot = engine.schedules.next_slot(dag, spec, now)
+    if dag.schedule_problem is not None:
+        return [Reason(code="schedule_problem", message=f"Its schedule cannot be read here: {dag.schedule_problem}.")]
+    if slot is None:
+        return [Reason(code="schedule_over", message="Its schedule makes no more runs.")]
+    if slot.run_after <= now and is_full(dag):
+        live = dag.active_runs.used + len(dag.queued)
+        text = f"{live} of {dag.active_runs.limit} runs of {dag.active_runs.scope} are queued or running"
+        return [_limit(dag.active_runs, f"{text}; the next one is made when one of them has ended")]
+    return []
 
 
 def _of_attempt(attempt: Attempt, now: datetime, about: Instance) -> Reason:
@@ -200,6 +235,14 @@ def _frozen(run: Run) -> Reason:
         code="frozen",
         message=f"An internal error of tickless stopped scheduling of this run: {run.frozen}",
         hint=f"Please report it; `tickless run cancel {run.key}` ends the run.",
+    )
+
+
+def _paused(dag_id: str, meaning: str) -> Reason:
+    return Reason(
+        code="paused",
+        message=f"DAG {dag_id!r} is paused: {meaning}.",
+        hint=f"`tickless dag unpause {dag_id}` lets it go on.",
     )
 
 

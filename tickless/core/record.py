@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from tickless.core.plan import DagPlan, TaskPlan
 from tickless.core.readiness import UpstreamCounts
 from tickless.model.id import UNMAPPED, AttemptId, RunKey, TaskId, TaskKey
-from tickless.model.row import AttemptRow, InstanceRow, RunRow
+from tickless.model.row import AttemptRow, DagRow, InstanceRow, RunRow
+from tickless.model.schedule import Interval
 from tickless.model.state import EndReason, RunState, TaskState
 
 if TYPE_CHECKING:
@@ -243,9 +244,23 @@ class Attempt:
 
 
 class DagState:
-    """What outlives the versions and runs of one DAG: its limits, and the queued runs that wait for their turn."""
+    """What outlives the versions and runs of one DAG: its limits, the queued runs that wait for their turn, and how
+    far its schedule has come (`core.schedules`)."""
 
-    __slots__ = ("active_runs", "dag_id", "last_number", "queued", "total")
+    __slots__ = (
+        "active_runs",
+        "armed_at",
+        "dag_id",
+        "failed_in_a_row",
+        "is_looked_at",
+        "is_paused",
+        "last",
+        "last_number",
+        "queued",
+        "schedule_problem",
+        "scheduled_since",
+        "total",
+    )
 
     def __init__(self, dag_id: str, active_runs: Semaphore, total: Semaphore) -> None:
         self.dag_id = dag_id
@@ -253,3 +268,20 @@ class DagState:
         self.total = total  # max_active_tasks_per_dag_total
         self.queued: deque[Run] = deque()  # oldest first
         self.last_number = 0  # number of its newest version
+        self.is_paused = False
+        self.last: Interval | None = None  # of the last run that its schedule made
+        self.scheduled_since: datetime | None = None
+        self.failed_in_a_row = 0
+        self.armed_at: datetime | None = None  # the one entry in the heap of timers that counts
+        self.is_looked_at = False  # a generator on the agenda makes what is due
+        self.schedule_problem: str | None = None  # why nobody can say what comes next
+
+    def image(self) -> DagRow:
+        return DagRow(
+            dag_id=self.dag_id,
+            is_paused=self.is_paused,
+            last_interval_start=self.last.start if self.last is not None else None,
+            last_interval_end=self.last.end if self.last is not None else None,
+            scheduled_since=self.scheduled_since,
+            failed_in_a_row=self.failed_in_a_row,
+        )

@@ -13,6 +13,7 @@ from tickless.core.plan import compile_plan
 from tickless.core.quota import Quota
 from tickless.core.record import Attempt, Instance, Run
 from tickless.core.runs import Runs
+from tickless.core.schedules import Schedules
 from tickless.core.snapshot import Snapshot
 from tickless.core.timers import RetryDue, TimerHeap
 from tickless.core.versions import Versions
@@ -33,6 +34,7 @@ class Restore:
     attempts: Attempts
     control: Control
     versions: Versions
+    schedules: Schedules
     timers: TimerHeap
 
     def fill(self, snapshot: Snapshot, decode_spec: Callable[[str], DagSpec]) -> None:
@@ -45,6 +47,8 @@ class Restore:
         quota.current.update({dag_id: plans[VersionKey(key)] for dag_id, key in snapshot.current.items()})
         for dag_id, number in snapshot.last_numbers.items():
             quota.dag(dag_id).last_number = number
+        for dag_row in snapshot.dags:
+            self.schedules.restore(dag_row)
         for run_row in snapshot.runs:
             run = runs.add_run(run_row, plans[run_row.version])
             dag = quota.dag(run_row.dag_id)
@@ -64,6 +68,7 @@ class Restore:
             self._waits(run)
         for dag in quota.dags.values():
             runs.start_queued_runs(dag)
+        self.schedules.look_at_all()
 
     def _attempt(self, row: AttemptRow) -> None:
         instance = self.runs.instance(row.key)

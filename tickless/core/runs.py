@@ -4,7 +4,8 @@ finishes ends the run, which starts the next one, whose instances are made and p
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import datetime
 
 from tickless.core import commands
 from tickless.core.admission import Semaphore
@@ -15,11 +16,16 @@ from tickless.core.plan import DagPlan
 from tickless.core.quota import Quota
 from tickless.core.readiness import Verdict, judge
 from tickless.core.record import DagState, Instance, Run
-from tickless.errors import NotFound, Refused
+from tickless.errors import NotFound, Refused, UserError
 from tickless.model.dag import TaskKind
 from tickless.model.id import UNMAPPED, RunKey, TaskKey
 from tickless.model.row import RunRow
+from tickless.model.schedule import Slot
 from tickless.model.state import FINISHED_TASK_STATES, RunState, TaskState
+
+SCHEDULED = "scheduled"
+RESERVED_RUN_TYPES = (SCHEDULED, "backfill", "asset_triggered")
+"""A run id that begins with one of these and `__` is not for others to give: each slot's run has its own."""
 
 _HAPPENING_OF_VERDICT = {
     Verdict.SKIP: Happening.SKIP,
@@ -34,6 +40,8 @@ class Runs:
         self.runs: dict[RunKey, Run] = {}
         self.agenda: deque[Iterator[None]] = deque()
         self.last_run = RunKey(0)
+        self.when_ended: Callable[[DagState, Run], None] = lambda dag, run: None
+        """Called when a run has ended, before the next one starts; set by the part that counts and makes runs."""
         self._changes = changes
         self._quota = quota
         self._run_of_key: dict[str, RunKey] = {}  # idempotency key -> live run
@@ -61,29 +69,65 @@ class Runs:
             self._changes.request_done("trigger_request", command.request_id, run.key)
             return RunStarted(run=run.key, run_id=run.row.run_id, is_new=False)
         run_id = command.run_id or self._free_run_id(command.dag_id, command.run_type)
-        if (command.dag_id, run_id) in self._run_ids:
+        if self.has_run_id(command.dag_id, run_id):
             raise run_id_taken(command.dag_id, run_id)
-        self.last_run = RunKey(self.last_run + 1)
-        row = RunRow(
-            key=self.last_run,
-            dag_id=command.dag_id,
+        kind = run_id.partition("__")[0]
+        if kind in RESERVED_RUN_TYPES and kind != command.run_type:
+            raise UserError(
+                f"run id {run_id!r} begins like that of a run of another kind",
+                hint=f"Leave it out, or begin with something else than {kind}__.",
+            )
+        run = self.make_run(
+            plan,
             run_id=run_id,
-            version=plan.version.key,
-            state=RunState.QUEUED,
             run_type=command.run_type,
             conf=command.conf,
             logical_date=command.logical_date,
-            queued_at=self._changes.now,
             idempotency_key=command.idempotency_key,
+        )
+        self._changes.request_done("trigger_request", command.request_id, run.key)
+        return RunStarted(run=run.key, run_id=run_id, is_new=True)
+
+    def make_run(
+        self,
+        plan: DagPlan,
+        *,
+        run_id: str,
+        run_type: str,
+        conf: str = "{}",
+        logical_date: datetime | None = None,
+        idempotency_key: str | None = None,
+        slot: Slot | None = None,
+    ) -> Run:
+        """Make a run of this version; it starts as soon as it may."""
+        dag_id = plan.spec.dag_id
+        self.last_run = RunKey(self.last_run + 1)
+        row = RunRow(
+            key=self.last_run,
+            dag_id=dag_id,
+            run_id=run_id,
+            version=plan.version.key,
+            state=RunState.QUEUED,
+            run_type=run_type,
+            conf=conf,
+            logical_date=logical_date,
+            queued_at=self._changes.now,
+            idempotency_key=idempotency_key,
+            run_after=slot.run_after if slot is not None else None,
+            data_interval_start=slot.start if slot is not None else None,
+            data_interval_end=slot.end if slot is not None else None,
         )
         run = self.add_run(row, plan)
         self._changes.new_run(run)
         self._changes.tell(run, None)
-        self._changes.request_done("trigger_request", command.request_id, run.key)
-        dag = self._quota.dag(command.dag_id)
+        dag = self._quota.dag(dag_id)
         dag.queued.append(run)
         self.start_queued_runs(dag)
-        return RunStarted(run=run.key, run_id=run_id, is_new=True)
+        return run
+
+    def has_run_id(self, dag_id: str, run_id: str) -> bool:
+        """Whether an unfinished run has this name."""
+        return (dag_id, run_id) in self._run_ids
 
     def _free_run_id(self, dag_id: str, run_type: str) -> str:
         base = run_id = f"{run_type}__{self._changes.now.isoformat(timespec='microseconds')}"
@@ -95,6 +139,7 @@ class Runs:
 
     def add_run(self, row: RunRow, plan: DagPlan) -> Run:
         slots = Semaphore("dag_concurrency", f"run {row.dag_id}/{row.run_id}", self._quota.run_limit(plan))
+        slots.is_closed = self._quota.dag(row.dag_id).is_paused
         run = Run(row, plan, slots)
         self.runs[row.key] = run
         self._run_ids.add((row.dag_id, row.run_id))
@@ -104,6 +149,8 @@ class Runs:
 
     def start_queued_runs(self, dag: DagState) -> None:
         self._quota.limit_active_runs(dag)
+        if dag.is_paused:
+            return
         while dag.queued and not dag.active_runs.refuses(1, None) and not self._quota.is_stopping:
             run = dag.queued.popleft()
             dag.active_runs.take(1)
@@ -150,6 +197,7 @@ class Runs:
         dag = self._quota.dag(run.row.dag_id)
         if was_running:
             dag.active_runs.give_back(1)
+        self.when_ended(dag, run)
         self.start_queued_runs(dag)
 
     # ---- task instances ----------------------------------------------------------------------------------------------

@@ -29,7 +29,14 @@ class TimeoutDue:
     attempt_id: AttemptId
 
 
-Timer = RetryDue | TimeoutDue
+@dataclass(frozen=True, slots=True)
+class SlotDue:
+    """The next slot of the DAG's schedule is due."""
+
+    dag_id: str
+
+
+Timer = RetryDue | TimeoutDue | SlotDue
 
 
 class TimerHeap:

@@ -25,12 +25,14 @@ from tickless.core.decision import Effect, Write
 from tickless.core.engine import Engine
 from tickless.core.runs import run_id_taken
 from tickless.daemon.orders import OrderRules
+from tickless.daemon.sqlcommands import command_of, start_of
 from tickless.daemon.term import MAX_BACKLOG_ROWS, Ended, Entry, Input, Poison, Term
 from tickless.errors import Conflict, TicklessError, Unavailable, UserError
 from tickless.executors.base import Executor
 from tickless.model.dag import DagSpec
 from tickless.model.limit import Limits, Routing
 from tickless.model.row import RequestDone
+from tickless.model.schedule import ScheduleRules
 from tickless.store.base import Store
 from tickless.telemetry.log import get_log
 
@@ -52,6 +54,7 @@ class Scheduler:
         limits: Limits,
         routing: Routing,
         rules: OrderRules,
+        schedule_rules: ScheduleRules | None = None,
         decode_spec: Callable[[str], DagSpec],
         publish: Callable[[Effect], None],
         prepare: Callable[[], Awaitable[None]] | None = None,
@@ -64,6 +67,7 @@ class Scheduler:
         self._limits = limits
         self._routing = routing
         self._rules = rules
+        self._schedule_rules = schedule_rules or ScheduleRules()
         self._decode_spec = decode_spec
         self._publish = publish
         self._prepare = prepare
@@ -184,7 +188,14 @@ class Scheduler:
         started = self._clock.monotonic()
         epoch = await self._store.take_epoch(f"{socket.gethostname()}:{os.getpid()}")
         snapshot = await self._store.load()
-        engine = Engine(epoch=epoch, limits=self._limits, routing=self._routing, decode_spec=self._decode_spec)
+        engine = Engine(
+            epoch=epoch,
+            limits=self._limits,
+            routing=self._routing,
+            decode_spec=self._decode_spec,
+            schedule_rules=self._schedule_rules,
+        )
+        engine.schedules.refused = frozenset(self._poison.run_ids)
         engine.is_stopping = self._is_stopping
         decision = engine.restore(snapshot, self._clock.now())
         term = Term(
@@ -232,36 +243,32 @@ class Scheduler:
             self._tasks.start_soon(self._attach, self._term, executor)
 
     async def _serve_requests(self, term: Term) -> None:
-        """Trigger requests from SQL: read by state whenever somebody hints at them, and once at the start."""
+        """Requests from SQL: read by state whenever somebody hints at them, and once at the start."""
         while True:
             self._requests_dirty.clear()  # before the read: a hint during it is remembered
-            requests = await self._store.open_requests()
-            for request in requests:
-                if request.key_of is not None:
-                    term.write(Write(RequestDone(table="trigger_request", id=request.id, run=request.key_of)))
-                    continue
-                error = self._poison.requests.get(request.id)
-                if error is None:
-                    try:
-                        if request.name_of is not None and request.run_id is not None:
-                            raise run_id_taken(request.dag_id, request.run_id)
-                        term.offer(
-                            commands.StartRun(
-                                dag_id=request.dag_id,
-                                run_id=request.run_id,
-                                conf=request.conf,
-                                logical_date=request.logical_date,
-                                idempotency_key=request.idempotency_key,
-                                request_id=request.id,
-                            )
-                        )
-                    except UserError as refused:
-                        error = refused.message
-                if error is not None:
-                    term.write(Write(RequestDone(table="trigger_request", id=request.id, error=error)))
+            triggers = await self._store.open_requests()
+            for trigger in triggers:
+                if trigger.key_of is not None:
+                    term.write(Write(RequestDone(table="trigger_request", id=trigger.id, run=trigger.key_of)))
+                else:
+                    self._serve(term, "trigger_request", trigger.id, partial(start_of, trigger))
+            orders = await self._store.open_commands()
+            for order in orders:
+                self._serve(term, "command", order.id, partial(command_of, order))
             await term.drain()
-            if not requests:
+            if not triggers and not orders:
                 await self._requests_dirty.wait()
+
+    def _serve(self, term: Term, table: str, number: int, read: Callable[[], commands.Command]) -> None:
+        """Decide on one row; a refusal is written into it."""
+        error = self._poison.requests.get((table, number))
+        if error is None:
+            try:
+                term.offer(read())
+            except UserError as refused:
+                error = refused.message
+        if error is not None:
+            term.write(Write(RequestDone(table=table, id=number, error=error)))
 
 
 def _message(group: BaseExceptionGroup[TicklessError]) -> str:

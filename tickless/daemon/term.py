@@ -26,9 +26,20 @@ from tickless import failpoint
 from tickless.clock import Clock
 from tickless.core import commands, events
 from tickless.core.commands import RunStarted
-from tickless.core.decision import AckReport, AttemptEnded, Decision, Effect, Launch, RunChanged, StopAttempt, Write
+from tickless.core.decision import (
+    AckReport,
+    AttemptEnded,
+    DagPaused,
+    Decision,
+    Effect,
+    Launch,
+    RunChanged,
+    SlotsSkipped,
+    StopAttempt,
+    Write,
+)
 from tickless.core.engine import Engine
-from tickless.core.runs import run_id_taken
+from tickless.core.runs import SCHEDULED, run_id_taken
 from tickless.daemon.orders import OrderRules, OutputCache, build_order
 from tickless.errors import InvariantBroken, Refused, TicklessError, Unavailable, Unstorable, UserError
 from tickless.executors.base import Executor
@@ -71,8 +82,10 @@ class Poison:
     """Attempts whose end was set aside. Their senders have forgotten them, so only a cancel can still end them."""
     given_up: set[AttemptId] = field(default_factory=set)
     """Those among them which not even that could end."""
-    requests: dict[int, str] = field(default_factory=dict)
-    """Trigger requests that Postgres refused, with why."""
+    requests: dict[tuple[str, int], str] = field(default_factory=dict)
+    """Requests, by table and id, that Postgres refused, with why."""
+    run_ids: set[tuple[str, str]] = field(default_factory=set)
+    """(dag_id, run_id) of scheduled runs that are there already: their slots are passed over."""
     dags: dict[str, str] = field(default_factory=dict)
     """The same of DAG versions, by hash: every new term is told of them again."""
 
@@ -346,7 +359,13 @@ class Term:
             _fail(entry.reply, refusal)
         request = next((w.row for w in entry.decision.writes if isinstance(w.row, RequestDone)), None)
         if request is not None:
-            self._poison.requests[request.id] = refusal.message
+            self._poison.requests[request.table, request.id] = refusal.message
+        if error.sqlstate == UNIQUE_VIOLATION and not isinstance(event, commands.StartRun):
+            self._poison.run_ids |= {
+                (w.row.dag_id, w.row.run_id)
+                for w in entry.decision.writes
+                if isinstance(w.row, RunRow) and w.is_insert and w.row.run_type == SCHEDULED
+            }
 
     async def _quarantine(self, event: Input, trace: str, run: RunKey | None) -> None:
         """Keep an event that raised, freeze its run, and let everything else go on in a new term."""
@@ -375,7 +394,7 @@ class Term:
         launches: list[Launch] = []
         stops: dict[str, list[StopOrder]] = {}
         acks: dict[str, list[AttemptId]] = {}
-        told: list[AttemptEnded | RunChanged] = []
+        told: list[AttemptEnded | RunChanged | DagPaused | SlotsSkipped] = []
         for entry in entries:
             for effect in entry.decision.effects:
                 match effect:
@@ -395,7 +414,7 @@ class Term:
                     case AttemptEnded():
                         self._remember_output(entry, effect)
                         told.append(effect)
-                    case RunChanged():
+                    case RunChanged() | DagPaused() | SlotsSkipped():
                         told.append(effect)
         self._launch(launches)
         for name, orders in stops.items():
@@ -410,10 +429,17 @@ class Term:
             if name in self._attached:
                 self._executors[name].ack(attempt_ids)
         for news in told:
-            if isinstance(news, AttemptEnded):
-                log_attempt(news)
-            else:
-                log_run(news)
+            match news:
+                case AttemptEnded():
+                    log_attempt(news)
+                case RunChanged():
+                    log_run(news)
+                case DagPaused(is_paused=True):
+                    log.info("dag.paused", dag_id=news.dag_id, why=news.why)
+                case DagPaused():
+                    log.info("dag.unpaused", dag_id=news.dag_id, why=news.why)
+                case SlotsSkipped():
+                    log.info("schedule.skipped", dag_id=news.dag_id, first=news.first, before=news.before)
             self._publish(news)
 
     def _end_quarantined(self, attempt_id: AttemptId) -> None:

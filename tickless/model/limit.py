@@ -18,6 +18,8 @@ class Limits:
     """Queued and running task instances of one DAG over all its runs; None = no such limit."""
     max_active_runs_per_dag: int = 16
     """Running runs of one DAG; more wait as queued."""
+    max_consecutive_failed_dag_runs_per_dag: int = 0
+    """A DAG is paused when this many of its runs have failed in a row; 0 = never."""
     pool_ageing_seconds: float = 60.0
     """After this wait the head of a pool reserves it: nothing behind it is admitted until it fits."""
     max_lost_attempts: int = 3

@@ -166,6 +166,18 @@ _SPECS = (
         "A DAG file was read, but something in it will surprise.",
     ),
     _spec("info", "dag.vanished", "dag_id", "DAG {dag_id} is in no file any more", "No new runs; live ones go on."),
+    # schedules
+    _spec(
+        "info", "dag.paused", "dag_id why", "DAG {dag_id} is paused: {why}", "No run of it starts, no task is sent off."
+    ),
+    _spec("info", "dag.unpaused", "dag_id why", "DAG {dag_id} goes on: {why}", "The DAG is not paused any more."),
+    _spec(
+        "info",
+        "schedule.skipped",
+        "dag_id first before",
+        "DAG {dag_id}: what was due from {first} on is skipped",
+        "Without catchup only the latest slot gets a run: those from `first` until before `before` get none.",
+    ),
     # runs and attempts
     _spec(
         "info",
