@@ -26,6 +26,8 @@ IN_ONE_HOUSE = 200
 WITH_KILLS = 30
 KILLS = 3
 LIMITS = Limits(parallelism=4, dag_concurrency=3)
+HASTY = {"one_success", "one_failed", "one_done", "always"}
+"""Rules that do not wait for all of the upstream."""
 AT_ONCE = 25
 """Runs that are started together: enough to compete for every limit, not so many that each needs a zygote at once."""
 _ASKED = int(os.environ.get("TICKLESS_CHAOS", "0"))
@@ -117,7 +119,7 @@ def judge(house: House, dags: Mapping[int, DagPlan]) -> None:
     ]
     assert not wrong, f"{len(wrong)} of {len(dags)} runs ended otherwise than foretold\n" + "\n".join(wrong[:3])
     # What the ledger asserts of every house, limits among them; that the states are right is known by now.
-    house.plans = {dag_id: plan_of(outcome) for dag_id, outcome in found.items()}
+    house.plans = {dag.dag_id: plan_of(dag, found[dag.dag_id]) for dag in dags.values()}
     house.check()
 
 
@@ -175,8 +177,21 @@ def outcomes_in(house: House) -> dict[str, Outcome]:
     return {dag_id: Outcome(run=run, instances=in_order(endings[dag_id])) for dag_id, run in runs.items()}
 
 
-def plan_of(outcome: Outcome) -> Plan:
-    return Plan(run_state=outcome.run, tasks={task_id: str(ending.state) for (task_id, _), ending in outcome.instances})
+def plan_of(dag: DagPlan, outcome: Outcome) -> Plan:
+    """What the ledger shall find: the states as they are, and that nothing began before what it had to wait for."""
+    oracle = Oracle(dag)
+    endings = {task_id: ending for (task_id, _), ending in outcome.instances}
+    has_succeeded = {task_id for task_id, ending in endings.items() if ending.state == "success" and ending.tries}
+    return Plan(
+        run_state=outcome.run,
+        tasks={task_id: str(ending.state) for task_id, ending in endings.items()},
+        edges=[
+            (upstream, task.task_id)
+            for task in dag.tasks
+            if task.rule not in HASTY
+            for upstream in sorted(oracle.upstream[task.task_id] & has_succeeded)
+        ],
+    )
 
 
 def story(seed: int, dag: DagPlan, found: Outcome) -> str:
