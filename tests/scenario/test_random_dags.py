@@ -23,6 +23,7 @@ from tests.support.random_dag_files import body_of, source_of
 from tests.support.random_dags import POOLS, coverage, random_dag
 
 IN_ONE_HOUSE = 200
+IN_ONE_FILE = 4
 WITH_KILLS = 30
 KILLS = 3
 LIMITS = Limits(parallelism=4, dag_concurrency=3)
@@ -81,12 +82,14 @@ def test_random_dags_end_as_the_oracle_says_however_often_the_daemon_is_killed(s
 
 
 def house_of(dags: Mapping[int, DagPlan]) -> House:
-    """A house with a file for each DAG."""
+    """A house with these DAGs."""
     limits = replace(
         LIMITS, max_active_tasks={dag.dag_id: dag.max_active_tasks for dag in dags.values() if dag.max_active_tasks}
     )
     plans = {dag.dag_id: Plan(run_state="", tasks={}) for dag in dags.values()}
-    return House({f"{dag.dag_id}.py": source_of(dag) for dag in dags.values()}, plans, limits=limits, pools=POOLS)
+    some = [list(dags.values())[first : first + IN_ONE_FILE] for first in range(0, len(dags), IN_ONE_FILE)]
+    files = {f"{dags[0].dag_id}.py": source_of(dags) for dags in some}
+    return House(files, plans, limits=limits, pools=POOLS)
 
 
 def work(house: House, count: int) -> None:

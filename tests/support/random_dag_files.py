@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tests.support.dag_plan import DagPlan, TaskPlan, Unit
 
 # What a try does is looked up by its number; in bash it is its exit code.
@@ -36,9 +38,9 @@ def chooser(operator, task_id, body, choice, **args):
 ARGUMENTS = ("retries", "pool", "pool_slots", "priority_weight")
 
 
-def source_of(dag: DagPlan) -> str:
-    """The DAG file, without the ledger's head."""
-    return HEAD + body_of(dag)
+def source_of(dags: Sequence[DagPlan]) -> str:
+    """A file with some DAGs, without the ledger's head."""
+    return HEAD + "".join(map(body_of, dags))
 
 
 def body_of(dag: DagPlan) -> str:
