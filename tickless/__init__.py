@@ -11,9 +11,11 @@ if TYPE_CHECKING:
     from tickless.authoring.bash import BashOperator
     from tickless.authoring.branch import BranchPythonOperator, ShortCircuitOperator
     from tickless.authoring.connection import Connection, get_connection
+    from tickless.authoring.context import get_current_context
     from tickless.authoring.dag import DAG, dag
     from tickless.authoring.group import TaskGroup, task_group
     from tickless.authoring.operators import EmptyOperator, PythonOperator
+    from tickless.authoring.param import Param
     from tickless.authoring.relation import Label, chain, chain_linear, cross_downstream
     from tickless.authoring.schedule import (
         CronDataIntervalTimetable,
@@ -52,6 +54,7 @@ __all__ = [
     "EmptyOperator",
     "Label",
     "MultipleCronTriggerTimetable",
+    "Param",
     "PythonOperator",
     "ShortCircuitOperator",
     "TaskFailed",
@@ -65,6 +68,7 @@ __all__ = [
     "cross_downstream",
     "dag",
     "get_connection",
+    "get_current_context",
     "task",
     "task_group",
     "trigger_dag",
@@ -81,6 +85,7 @@ _HOMES = {
     "Connection": "tickless.authoring.connection",
     "EmptyOperator": "tickless.authoring.operators",
     "Label": "tickless.authoring.relation",
+    "Param": "tickless.authoring.param",
     "PythonOperator": "tickless.authoring.operators",
     "ShortCircuitOperator": "tickless.authoring.branch",
     "TaskFailed": "tickless.exceptions",
@@ -93,6 +98,7 @@ _HOMES = {
     "chain_linear": "tickless.authoring.relation",
     "cross_downstream": "tickless.authoring.relation",
     "dag": "tickless.authoring.dag",
+    "get_current_context": "tickless.authoring.context",
     "task": "tickless.authoring.task",
     "task_group": "tickless.authoring.group",
     "trigger_dag": "tickless.authoring.trigger",

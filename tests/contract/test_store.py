@@ -404,6 +404,24 @@ async def test_outputs_are_the_return_values_of_unmapped_tasks(store: Store, epo
     assert await store.outputs(RunKey(1), ["a"]) == {"a": '"again"'}
 
 
+async def test_what_is_pushed_is_found_by_task_and_key(store: Store, epoch: Epoch) -> None:
+    mapped = XComRow(run=RunKey(1), task_id=TaskId("m"), map_index=0, key="k", value="3", created_at=NOW)
+    await store.flush(
+        epoch,
+        new(
+            run(2),
+            xcom("a", "1", key="k"),
+            xcom("a", "2", key="l"),
+            xcom("b", "4"),
+            mapped,
+            xcom("a", "5", key="k", run=2),
+        ),
+    )
+    wanted = [("a", "k"), ("a", "l"), ("b", "k"), ("m", "k"), ("none", "k")]
+    assert await store.pushed(RunKey(1), wanted) == {("a", "k"): "1", ("a", "l"): "2"}
+    assert await store.pushed(RunKey(1), []) == {}
+
+
 async def test_open_requests_come_oldest_first_until_they_are_done(subject: Subject, epoch: Epoch) -> None:
     store = subject.store
     first = await subject.request("etl", conf='{"a": 1}', run_id="r", logical_date=NOW, idempotency_key="k")

@@ -457,10 +457,10 @@ class TestBugInTheEngine:
         cursed: list[int] = []
         right = Attempts._end_try
 
-        def wrong(self: Attempts, attempt: Any, instance: Any, output: str | None) -> None:
+        def wrong(self: Attempts, attempt: Any, instance: Any, report: Finished | None) -> None:
             if attempt.id in cursed:
                 raise KeyError("a bug")
-            right(self, attempt, instance, output)
+            right(self, attempt, instance, report)
 
         monkeypatch.setattr(Attempts, "_end_try", wrong)
         return cursed

@@ -194,4 +194,18 @@ SABOTAGES = [
         new="        case TriggerRule.ONE_SUCCESS:\n            if success or skipped:",
         tests=("tests/unit/core/test_readiness.py::test_a_line_of_the_table",),
     ),
+    Sabotage(
+        name="choice_forgets_tasks_not_made_yet",
+        file=RUNS,
+        old="        while indices and run.created_upto <= max(indices):\n            next(creation)\n",
+        new="        del creation\n",
+        tests=(MACHINE, "tests/unit/core/test_choice.py::test_tasks_that_are_not_made_yet_are_made_to_be_skipped"),
+    ),
+    Sabotage(
+        name="choice_ignored_where_a_slot_is_awaited",
+        file=RUNS,
+        old="_WITHOUT_PROCESS = frozenset({TaskState.NONE, TaskState.SCHEDULED, TaskState.UP_FOR_RETRY})",
+        new="_WITHOUT_PROCESS = frozenset({TaskState.NONE})",
+        tests=("tests/unit/core/test_choice.py::test_a_task_that_is_not_followed_is_skipped_whatever_its_rule",),
+    ),
 ]

@@ -34,6 +34,20 @@ DAG_IDS = ("one", "two", "three")
 POOLS = ("default_pool", "p", "q")
 QUEUES = ("default", "fast", "nowhere")
 ENDS = st.sampled_from((AttemptState.SUCCESS, AttemptState.FAILED, AttemptState.FAILED, AttemptState.SKIPPED))
+SAYS = st.sampled_from(
+    (
+        {},
+        {},
+        {},
+        {"follow": ()},
+        {"follow": ("t1", "t3")},
+        {"follow": ("t2", "t4", "nobody")},
+        {"skip_below": True},
+        {"may_retry": False},
+        {"xcoms": {"k": "1"}},
+    )
+)
+"""What a task says besides, in its report."""
 SEEN: Counter[str] = Counter()
 """What all examples together came to, for whoever tunes the rules."""
 
@@ -185,10 +199,10 @@ class EngineMachine(RuleBasedStateMachine):
         self.world.start_process(waiting[pick % len(waiting)])
 
     @precondition(lambda self: self.world.launcher.alive)
-    @rule(pick=PICK, state=ENDS)
-    def end_process(self, pick: int, state: AttemptState) -> None:
+    @rule(pick=PICK, state=ENDS, says=SAYS)
+    def end_process(self, pick: int, state: AttemptState, says: dict[str, Any]) -> None:
         alive = self.world.launcher.alive
-        self.world.end_process(alive[pick % len(alive)], state, output="1" if pick % 2 else None)
+        self.world.end_process(alive[pick % len(alive)], state, output="1" if pick % 2 else None, **says)
 
     @precondition(lambda self: self.world.launcher.to_stop)
     @rule(pick=PICK)

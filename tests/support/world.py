@@ -7,16 +7,19 @@ which are about the engine's memory). The state machine in tests/property drives
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from tests.support.builders import decode_spec, parsed
 from tests.support.clock import VirtualClock
 from tests.support.picture import owed, picture, semaphores, told
 from tests.support.trigger_rules import FAIL, RUN, SKIP, WAIT, possible_verdicts, slow_verdict
 from tickless.core import commands, events
+from tickless.core.choice import XCOM_CHOICE_KEY
 from tickless.core.decision import AckReport, Decision, Launch, StopAttempt
 from tickless.core.engine import Engine
 from tickless.core.timers import RetryDue
@@ -25,7 +28,7 @@ from tickless.model.dag import DEFAULT_POOL, DagSpec, TaskSpec
 from tickless.model.id import UNMAPPED, AttemptId, Epoch, RunKey, TaskId, TaskKey, VersionKey, epoch_of
 from tickless.model.limit import Limits, Routing
 from tickless.model.report import Finished, Lost, Report, Started
-from tickless.model.row import AttemptRow, DagVanishedRow, InstanceRow, PoolRow, RunRow, VersionRow
+from tickless.model.row import AttemptRow, DagVanishedRow, InstanceRow, PoolRow, RunRow, VersionRow, XComRow
 from tickless.model.state import (
     FINISHED_RUN_STATES,
     FINISHED_TASK_STATES,
@@ -75,14 +78,14 @@ class Launcher:
         self.started_reports[attempt_id] = report
         return report
 
-    def end(self, attempt_id: AttemptId, state: AttemptState, reason: EndReason, output: str | None = None) -> Finished:
+    def end(self, attempt_id: AttemptId, state: AttemptState, reason: EndReason, **says: Any) -> Finished:
         started = self.started_reports.get(attempt_id)
         report = Finished(
             attempt_id=attempt_id,
             at=self.clock.now(),
             state=state,
             reason=reason,
-            output=output,
+            **says,
             started_at=started.at if started is not None else None,
             pid=started.pid if started is not None else None,
             host="here" if started is not None else None,
@@ -119,6 +122,8 @@ class Rows:
     pools: dict[str, PoolRow] = field(default_factory=dict)
     specs: dict[VersionKey, DagSpec] = field(default_factory=dict)
     current: dict[str, VersionKey] = field(default_factory=dict)
+    choices: dict[TaskKey, dict[str, list[str]]] = field(default_factory=dict)
+    """Task -> what it has chosen: {followed: direct downstream} or {skipped: anything below}."""
 
     @staticmethod
     def of(store: MemoryStore) -> Rows:
@@ -129,6 +134,7 @@ class Rows:
             dict(store.pools),
             {key: decode_spec(row.spec) for key, row in store.versions.items()},
             {dag_id: dag.version for dag_id, dag in store.dags.items() if dag.version is not None},
+            {key: json.loads(row.value) for (key, name), row in store.xcoms.items() if name == XCOM_CHOICE_KEY},
         )
 
     def spec_of(self, key: TaskKey) -> TaskSpec:
@@ -138,6 +144,16 @@ class Rows:
     def upstream_states(self, key: TaskKey) -> list[TaskState]:
         keys = [TaskKey(key.run, TaskId(above), UNMAPPED) for above in self.spec_of(key).upstream]
         return [self.instances[each].state if each in self.instances else TaskState.NONE for each in keys]
+
+    def is_chosen_against(self, key: TaskKey) -> bool:
+        """Whether a task above has chosen that this one is not to run."""
+        above = self.spec_of(key).upstream
+        return any(
+            key.task_id in choice.get("skipped", ())
+            or ("followed" in choice and maker.task_id in above and key.task_id not in choice["followed"])
+            for maker, choice in self.choices.items()
+            if maker.run == key.run
+        )
 
     def live_attempts(self) -> Iterator[AttemptRow]:
         return (row for row in self.attempts.values() if row.state in LIVE_ATTEMPT_STATES)
@@ -307,9 +323,11 @@ class World:
     def start_process(self, attempt_id: AttemptId) -> None:
         self._send(self.launcher.start(attempt_id))
 
-    def end_process(self, attempt_id: AttemptId, state: AttemptState, output: str | None = None) -> None:
+    def end_process(self, attempt_id: AttemptId, state: AttemptState, **says: Any) -> None:
+        """`says` are further fields of its report: output, follow, skip_below, may_retry, xcoms."""
         reason = EndReason.RAISED if state is AttemptState.FAILED else EndReason.EXITED
-        self._send(self.launcher.end(attempt_id, state, reason, output))
+        self._send(self.launcher.end(attempt_id, state, reason, **says))
+        self.counts["choices"] += says.get("follow") is not None or says.get("skip_below", False)
 
     def obey_stop(self, attempt_id: AttemptId) -> None:
         reason = EndReason(self.launcher.to_stop[attempt_id])
@@ -418,6 +436,8 @@ class World:
                     assert old_attempt is not None or attempt.attempt_id > max(rows.attempts, default=0)
                     assert old_attempt is not None or epoch_of(attempt.attempt_id) == self.engine.epoch
                     rows.attempts[attempt.attempt_id] = attempt
+                case XComRow(key=name) as xcom if name == XCOM_CHOICE_KEY:
+                    rows.choices[TaskKey(xcom.run, xcom.task_id, xcom.map_index)] = json.loads(xcom.value)
                 case PoolRow() as pool:
                     rows.pools[pool.name] = pool
                 case VersionRow() as version:
@@ -427,6 +447,7 @@ class World:
                     rows.current.pop(vanished.dag_id)
         for old, instance in changed:
             self._check_rule(old, instance)
+            self._check_choice(old, instance)
         new = [
             rows.attempts[each.attempt_id]
             for each in decision.effects
@@ -456,8 +477,17 @@ class World:
             return
         if new.state is TaskState.SKIPPED and run.cancel_requested_at is not None:
             return
+        if new.state is TaskState.SKIPPED and self.rows.is_chosen_against(new.key):
+            return
         verdict = {TaskState.SKIPPED: SKIP, TaskState.UPSTREAM_FAILED: FAIL}.get(new.state, RUN)
         assert verdict in possible_verdicts(rule, upstream), f"I2: {new.key} is {new.state}: {rule} of {upstream}"
+
+    def _check_choice(self, old: InstanceRow | None, new: InstanceRow) -> None:
+        """What was chosen against, and had not begun, never does: it is skipped in the very commit of the choice."""
+        if new.attempt_id == 0 and new.state not in FINISHED_TASK_STATES:
+            assert not self.rows.is_chosen_against(new.key), f"{new.key} is {new.state} against a choice"
+        if new.attempt_id != 0 and (old is None or old.attempt_id == 0):
+            assert not self.rows.is_chosen_against(new.key), f"{new.key} begins against a choice"
 
     def _check_limits(self, new: list[AttemptRow], started: list[RunRow]) -> None:
         """I4, counted from the rows as decided: nothing was admitted over a limit."""

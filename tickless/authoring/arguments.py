@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from tickless.authoring.param import Param
 from tickless.authoring.place import DagError
 from tickless.model.state import TriggerRule
 
@@ -41,6 +42,10 @@ class TaskArguments(TypedDict, total=False):
     """downstream (default: own weight + that of all tasks below) | upstream | absolute."""
     queue: str
     do_xcom_push: bool
+    multiple_outputs: bool
+    """The task returns a dict, and each of its items is also handed on by itself."""
+    params: Mapping[str, Any] | None
+    """Over those of the DAG."""
     doc_md: str | None
     task_group: TaskGroup | None
     """The group that the task belongs to; default: the one whose `with` block we are in."""
@@ -108,6 +113,15 @@ def one_of(name: str, value: object, allowed: Collection[str]) -> str:
     return str(value)
 
 
+def param_values(name: str, value: object) -> dict[str, Any]:
+    """Params as a task may have them: names with values, or with a `Param` whose default counts."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise DagError(f"{name} is {_show(value)}, but must be a dict with strings as keys")
+    return {key: item.value if isinstance(item, Param) else item for key, item in value.items()}
+
+
 _CHECKS: Mapping[str, tuple[str, Callable[[str, object], Any]]] = {
     "retries": ("retries", whole),
     "retry_delay": ("retry_delay_seconds", seconds),
@@ -119,27 +133,27 @@ _CHECKS: Mapping[str, tuple[str, Callable[[str, object], Any]]] = {
     "weight_rule": ("weight_rule", weight_rule),
     "queue": ("queue", text),
     "do_xcom_push": ("do_xcom_push", flag),
+    "multiple_outputs": ("multiple_outputs", flag),
+    "params": ("params", param_values),
     "doc_md": ("doc", document),
 }
-"""Argument -> its field in the TaskSpec (weight_rule aside) and its check."""
+"""Argument -> its field in the TaskSpec (weight_rule, multiple_outputs and params aside) and its check."""
 
 _ABSENT_TASK_ARGUMENTS: Mapping[str, object] = {
     "depends_on_past": False, "ignore_first_depends_on_past": True, "wait_for_downstream": False,
     "wait_for_past_depends_before_skipping": False, "retry_exponential_backoff": False, "max_retry_delay": None,
-    "retry_policy": None, "start_date": None, "end_date": None, "params": None, "sla": None,
+    "retry_policy": None, "start_date": None, "end_date": None, "sla": None,
     "email": None, "email_on_failure": False, "email_on_retry": False, "run_as_user": None, "resources": None,
     "on_execute_callback": None, "on_failure_callback": None, "on_success_callback": None,
     "on_retry_callback": None, "on_skipped_callback": None, "pre_execute": None, "post_execute": None,
     "map_index_template": None, "max_active_tis_per_dag": None, "max_active_tis_per_dagrun": None,
-    "executor": None, "executor_config": None, "multiple_outputs": False, "inlets": None, "outlets": None,
-    "templates_dict": None, "output_processor": None, "show_return_value_in_logs": True,
+    "executor": None, "executor_config": None, "inlets": None, "outlets": None,
+    "output_processor": None, "show_return_value_in_logs": True,
     "allow_nested_operators": True, "render_template_as_native_obj": None,
 }  # fmt: skip
 ABSENT_DAG_ARGUMENTS: Mapping[str, object] = {
     "dagrun_timeout": None, "deadline": None,
-    "params": None, "owner_links": None, "access_control": None, "template_searchpath": None,
-    "user_defined_macros": None, "user_defined_filters": None, "jinja_environment_kwargs": None,
-    "render_template_as_native_obj": False, "on_success_callback": None, "on_failure_callback": None,
+    "owner_links": None, "access_control": None, "on_success_callback": None, "on_failure_callback": None,
     "fail_fast": False, "auto_register": True, "dag_display_name": None,
     "sla_miss_callback": None,
 }  # fmt: skip

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Unpack
 
 from tickless.authoring import arguments
 from tickless.authoring.arguments import TaskArguments
+from tickless.authoring.field import Render, has_template, resolve
 from tickless.authoring.operators import Operator, PythonOperator
 from tickless.authoring.place import DagError
 from tickless.authoring.xcom import XComArg
@@ -18,9 +19,6 @@ from tickless.model.dag import SKIP_EXIT_CODE, TaskKind
 if TYPE_CHECKING:
     from tickless.authoring.context import TaskInstance
 
-_TEMPLATE = re.compile(r"\{\{\s*(ti|task_instance|dag_run|run_id|params|ds|ts|dag|task|var|conn|macros|"
-                       r"ds_nodash|ts_nodash|logical_date|execution_date|data_interval_(?:start|end))\b")  # fmt: skip
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
@@ -28,6 +26,7 @@ class Command:
 
     text: str
     env: Mapping[str, str] | None
+    append_env: bool
     cwd: str | None
 
 
@@ -35,10 +34,14 @@ class _Bash(Operator):
     """What the two have in common: where and how the command runs."""
 
     kind = TaskKind.BASH
+    template_ext = (".sh", ".bash")
     own_arguments = frozenset({"env", "append_env", "cwd", "skip_on_exit_code"})
 
+    env: dict[str, str | XComArg] | None
+    cwd: str | None
+
     def _set_up(
-        self, env: Mapping[str, str] | None, append_env: bool, cwd: str | None, skip_on_exit_code: int | None
+        self, env: Mapping[str, str | XComArg] | None, append_env: bool, cwd: str | None, skip_on_exit_code: int | None
     ) -> None:
         of = f"of task {self.task_id!r}"
         self.env = None if env is None else _environment(of, env)
@@ -47,12 +50,28 @@ class _Bash(Operator):
         code = skip_on_exit_code
         self.skip_on_exit_code = None if code is None else arguments.whole(f"skip_on_exit_code {of}", code)
 
+    def _command(self, text: object, inputs: Mapping[Any, Any], render: Render | None) -> Command:
+        env = resolve(self.env, inputs, render)
+        cwd = resolve(self.cwd, inputs, render)
+        if not isinstance(text, str) or not text.strip():
+            raise AirflowException(f"the command of task {self.task_id!r} is {text!r}, but must be a string")
+        if cwd is not None and not isinstance(cwd, str):
+            raise AirflowException(f"cwd of task {self.task_id!r} is {cwd!r}, but must be a string")
+        return Command(
+            text=text,
+            env=None if env is None else {name: _variable(value) for name, value in env.items()},
+            append_env=self.append_env,
+            cwd=cwd,
+        )
+
     def _own_fields(self) -> dict[str, Any]:
+        is_made = self.needs_runner
         return {
-            "needs_runner": self.needs_runner,
-            "env": self.env,
+            "needs_runner": is_made,
+            # What is a template, or holds an XComArg, is nothing that a launcher could use.
+            "env": None if is_made else self.env,
             "append_env": self.append_env,
-            "cwd": self.cwd,
+            "cwd": None if is_made else self.cwd,
             "skip_on_exit_code": self.skip_on_exit_code,
         }
 
@@ -61,14 +80,18 @@ class BashOperator(_Bash):
     """Runs a command in bash. Exit code 0 is success, `skip_on_exit_code` (99) marks the task skipped.
 
     `env` replaces the environment, or adds to it with `append_env=True`; the TICKLESS_ variables are always there.
+    The command, `env` and `cwd` may be templates; a command that ends with .sh or .bash names a file with one. Without
+    any the command is started without a Python in between.
     """
+
+    template_fields = ("bash_command", "env", "cwd")
 
     def __init__(
         self,
         *,
         task_id: str,
-        bash_command: str,
-        env: Mapping[str, str] | None = None,
+        bash_command: str | XComArg,
+        env: Mapping[str, str | XComArg] | None = None,
         append_env: bool = False,
         cwd: str | None = None,
         skip_on_exit_code: int | None = SKIP_EXIT_CODE,
@@ -76,19 +99,30 @@ class BashOperator(_Bash):
     ) -> None:
         super().__init__(task_id, args)
         of = f"of task {task_id!r}"
-        self.bash_command = _plain(f"bash_command {of}", bash_command)
-        if not self.bash_command.strip():
+        self.bash_command = _text(f"bash_command {of}", bash_command)
+        if isinstance(bash_command, str) and not bash_command.strip():
             raise DagError(f"bash_command {of} is empty.")
         self._set_up(env, append_env, cwd, skip_on_exit_code)
+        self._read()
+
+    @property
+    def needs_runner(self) -> bool:
+        return bool(self.templates or self.has_results)
+
+    def call(self, inputs: Mapping[Any, Any], instance: TaskInstance | None = None) -> Command:
+        """The command, rendered."""
+        render = self._renderer(instance)
+        return self._command(resolve(self.bash_command, inputs, render), inputs, render)
 
     def _own_fields(self) -> dict[str, Any]:
-        return {**super()._own_fields(), "command": self.bash_command}
+        return {**super()._own_fields(), "command": None if self.needs_runner else self.bash_command}
 
 
 class BashTask(_Bash, PythonOperator):
-    """`@task.bash`: the function is called when the task runs; what it returns is the command."""
+    """`@task.bash`: the function is called when the task runs, and returns the command, which may be a template."""
 
     kind = TaskKind.BASH
+    template_fields = ("op_args", "op_kwargs", "env", "cwd")
 
     def __init__(
         self,
@@ -99,6 +133,7 @@ class BashTask(_Bash, PythonOperator):
         skip_on_exit_code: int | None = SKIP_EXIT_CODE,
         **args: Any,
     ) -> None:
+        self.env, self.cwd = None if env is None else _environment(f"of task {args['task_id']!r}", env), cwd
         PythonOperator.__init__(self, **args)
         self._set_up(env, append_env, cwd, skip_on_exit_code)
 
@@ -106,37 +141,33 @@ class BashTask(_Bash, PythonOperator):
     def needs_runner(self) -> bool:
         return True
 
-    def call(self, inputs: Mapping[str, Any], instance: TaskInstance | None = None) -> Command:
-        """The command that the function returns."""
+    def call(self, inputs: Mapping[Any, Any], instance: TaskInstance | None = None) -> Command:
+        """The command that the function returns, rendered."""
         text = PythonOperator.call(self, inputs, instance)
         if not isinstance(text, str) or not text.strip():
             raise AirflowException(
                 f"the function of the bash task {self.task_id!r} returned {text!r}, but must return a command"
             )
-        return Command(text=text, env=self.env, cwd=self.cwd)
+        if instance is not None and has_template(text):
+            what = f"the command of task {self.task_id!r}"
+            text = self.dag.templates.render(what, text, instance.get_template_context(), is_file=False)
+        return self._command(text, inputs, self._renderer(instance))
 
 
-def _environment(of: str, env: object) -> dict[str, str]:
+def _environment(of: str, env: object) -> dict[str, str | XComArg]:
     if not isinstance(env, Mapping):
         raise DagError(f"env {of} is {env!r}, but must be a dict of strings.")
     for name in env:
         arguments.text(f"a name in env {of}", name)
         if not name or "=" in name:
             raise DagError(f"env {of} has the name {name!r}, which no environment can hold.")
-    return {name: _plain(f"env[{name!r}] {of}", value) for name, value in env.items()}
+    return {name: _text(f"env[{name!r}] {of}", value) for name, value in env.items()}
 
 
-def _plain(name: str, value: object) -> str:
-    """A string without templates: they would reach the shell as they are."""
-    if isinstance(value, XComArg):
-        raise DagError(
-            f"{name} is {value!r}, but a return value cannot be put into a command yet.",
-            hint="Templates come in a later release; pass the value to a @task function instead.",
-        )
-    plain = arguments.text(name, value)
-    if found := _TEMPLATE.search(plain):
-        raise DagError(
-            f"{name} uses the template {{{{ {found[1]} … }}}}, but templates come in a later release.",
-            hint="The run is described by $TICKLESS_RUN_ID, $TICKLESS_CONF and the other TICKLESS_ variables.",
-        )
-    return plain
+def _text(name: str, value: object) -> str | XComArg:
+    return value if isinstance(value, XComArg) else arguments.text(name, value)
+
+
+def _variable(value: object) -> str:
+    """The value of an environment variable: strings as they are, what a task returned otherwise as JSON."""
+    return value if isinstance(value, str) else json.dumps(value)

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypedDict, Unpack, overload
 
-from tickless.authoring import registry
+from tickless.authoring import param, registry
 from tickless.authoring.arguments import (
     ABSENT_DAG_ARGUMENTS,
     TaskArguments,
@@ -20,6 +20,8 @@ from tickless.authoring.arguments import (
     text,
     whole,
 )
+from tickless.authoring.field import Templating
+from tickless.authoring.param import read_params
 from tickless.authoring.place import DagError, Place, caller, importing_file
 from tickless.authoring.schedule import Timetable, read_schedule
 from tickless.authoring.weight import with_effective_weights
@@ -30,6 +32,7 @@ from tickless.model.schedule import ScheduleKind
 if TYPE_CHECKING:
     from tickless.authoring.group import TaskGroup
     from tickless.authoring.operators import Operator
+    from tickless.authoring.template import Templates
 
 P = ParamSpec("P")
 
@@ -58,6 +61,17 @@ class DagArguments(TypedDict, total=False):
     default_args: TaskArguments | Mapping[str, Any] | None
     """Task arguments for every task that does not say otherwise."""
     doc_md: str | None
+    params: Mapping[str, Any] | None
+    """Names and defaults, or `Param`s, of what a run can be started with; conf gives other values."""
+    template_searchpath: str | Iterable[str] | None
+    """Folders of template files, after which that of the DAG file is searched."""
+    template_undefined: Any
+    """What a name in a template is that nobody defined; default: jinja2.StrictUndefined, an error."""
+    user_defined_macros: Mapping[str, Any] | None
+    user_defined_filters: Mapping[str, Callable[..., Any]] | None
+    jinja_environment_kwargs: Mapping[str, Any] | None
+    render_template_as_native_obj: bool
+    """Templates give Python values instead of strings."""
 
 
 class DAG:
@@ -73,6 +87,15 @@ class DAG:
         self.dag_id = dag_id
         self.fields = _check_arguments(dag_id, args)
         self.default_fields: dict[str, Any] = self.fields.pop("default_fields")
+        self.params = read_params(f"DAG {dag_id!r}", args.get("params"))
+        required = [name for name, each in self.params.items() if each.is_required]
+        if required and self.fields["schedule"] is not None:
+            raise DagError(
+                f"DAG {dag_id!r} has a schedule, but its param {required[0]!r} has no default.",
+                hint="Give it one: scheduled runs are started without a conf.",
+            )
+        self.templating = Templating.read(f"DAG {dag_id!r}", args)
+        self._templates: Templates | None = None
         self.tasks: dict[str, Operator] = {}
         self.groups: dict[str, TaskGroup] = {}
         self.edge_labels: dict[tuple[str, str], str] = {}
@@ -98,6 +121,30 @@ class DAG:
         """The innermost group of this DAG whose `with` block or `@task_group` function is being executed."""
         return groups_open[-1] if groups_open and groups_open[-1].dag is self else None
 
+    @property
+    def templates(self) -> Templates:
+        """Reads and renders its templates; made at the first use, which imports jinja2."""
+        if self._templates is None:
+            from tickless.authoring.template import Templates
+
+            self._templates = Templates(self)
+        return self._templates
+
+    def param_defaults(self) -> dict[str, Any]:
+        return {name: param.default for name, param in self.params.items()}
+
+    def is_above(self, task_id: str, task: Operator) -> bool:
+        """Whether a task has ended, one way or another, before `task` can start under the default trigger rule."""
+        todo = list(task.upstream)
+        seen = set(todo)
+        for above in todo:  # grows while it is walked
+            if above == task_id:
+                return True
+            new = [name for name in self.tasks[above].upstream if name not in seen]
+            seen.update(new)
+            todo += new
+        return False
+
     def to_spec(self) -> DagSpec:
         """The DAG as data: checked, ordered, with effective priority weights."""
         try:
@@ -107,6 +154,7 @@ class DAG:
             spec = DagSpec.build(
                 dag_id=self.dag_id,
                 tasks=specs,
+                params=tuple(param.to_spec(name, each) for name, each in self.params.items()),
                 groups=tuple(group.to_spec() for group in self.groups.values()),
                 edge_labels=tuple(
                     EdgeLabel(upstream=above, downstream=below, label=label)

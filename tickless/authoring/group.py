@@ -37,7 +37,7 @@ class TaskGroup(Relative):
 
     def __init__(
         self,
-        group_id: str,
+        group_id: object,
         prefix_group_id: bool = True,
         parent_group: TaskGroup | None = None,
         dag: DAG | None = None,

@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from tickless.authoring.arguments import TaskArguments, check_task_arguments
+from tickless.authoring.context import CONTEXT_KEYS
 from tickless.authoring.dag import DAG, current_dag
+from tickless.authoring.field import Render, find, has_template, is_template_file, resolve
 from tickless.authoring.place import DagError, caller, line_in
 from tickless.authoring.relation import Relative
-from tickless.authoring.xcom import XComArg, find, resolve
+from tickless.authoring.xcom import RETURN_KEY, XComArg
 from tickless.errors import UserError
 from tickless.model.dag import TaskKind, TaskSpec, check_id
 
@@ -23,6 +25,10 @@ class Operator(Relative):
     """A task of a DAG. `upstream` are the ids of the tasks that it waits for, in the order they were given."""
 
     kind: ClassVar[TaskKind]
+    template_fields: ClassVar[tuple[str, ...]] = ()
+    """Attributes whose strings are templates and whose XComArgs are replaced when the task runs."""
+    template_ext: ClassVar[tuple[str, ...]] = ()
+    """Endings of strings in them that name a file with the template."""
     own_arguments: ClassVar[frozenset[str]] = frozenset()
     """What a `@task` decorator of this operator takes beside the arguments of every task."""
 
@@ -50,9 +56,16 @@ class Operator(Relative):
         defaults = dag.default_fields if group is None else group.default_fields
         self.fields = {**defaults, **check_task_arguments(f"{self.name} {task_id!r}", own)}
         self.weight_rule: str = self.fields.pop("weight_rule", "downstream")
+        self.params: dict[str, Any] = self.fields.pop("params", {})
+        self.multiple_outputs: bool = self.fields.pop("multiple_outputs", None) or False
         self.lineno = line_in(dag.file)
         self.upstream: dict[str, None] = {}
-        self.inputs: dict[str, None] = {}
+        self.reads: dict[tuple[str, str], None] = {}
+        """(task id, key) of what its order must carry."""
+        self.has_results = False
+        """Some of its templated fields hold results of other tasks."""
+        self.templates: list[str] = []
+        """Those strings of its templated fields that are, or name, templates."""
         dag.add(self)
         if group is not None:
             group.add(self)
@@ -78,12 +91,15 @@ class Operator(Relative):
         raise NotImplementedError
 
     def to_spec(self) -> TaskSpec:
-        """The task as data; its weight is still its own one."""
+        """The task as data; its weight is still its own one. Its templates are checked."""
+        for text in self.templates:
+            self._check_template(text)
         return TaskSpec(
             task_id=self.task_id,
             kind=self.kind,
             upstream=tuple(self.upstream),
-            inputs=tuple(self.inputs),
+            inputs=tuple(task_id for task_id, key in self.reads if key == RETURN_KEY),
+            input_keys=tuple(pair for pair in self.reads if pair[1] != RETURN_KEY),
             group=self.group.group_id if self.group is not None else None,
             operator=self.name,
             lineno=self.lineno,
@@ -94,11 +110,37 @@ class Operator(Relative):
     def _own_fields(self) -> dict[str, Any]:
         return {}
 
-    def _read(self, *values: Any) -> None:
-        """Depend on every task whose return value is somewhere in the values."""
-        for arg in find(values):
-            self.set_upstream(arg)
-            self.inputs[arg.operator.task_id] = None
+    def _read(self) -> None:
+        """Look through the templated fields: depend on every task whose return value is somewhere in them."""
+        texts: list[str] = []
+        for name in self.template_fields:
+            for arg in find(getattr(self, name), texts):
+                self.set_upstream(arg)
+                self.has_results = True
+                self.reads.update(dict.fromkeys(arg.reads()))
+        self.templates = [text for text in texts if has_template(text, self.template_ext)]
+
+    def _check_template(self, text: str) -> None:
+        is_file = is_template_file(text, self.template_ext)
+        pulls = self.dag.templates.check(f"a field of task {self.task_id!r}", text, is_file=is_file, place=self.place)
+        for pull in pulls:
+            # Of other tasks it cannot be known whether they have ended; it asks for theirs when it runs.
+            if pull not in self.reads and self.dag.is_above(pull[0], self):
+                self.reads[pull] = None
+
+    def _renderer(self, instance: TaskInstance | None) -> Render | None:
+        """What renders the strings of its templated fields; None when there is nothing to render."""
+        if instance is None or not self.templates:
+            return None
+        templates, extensions, context = self.dag.templates, self.template_ext, instance.get_template_context()
+
+        def render(text: str) -> Any:
+            if not has_template(text, extensions):
+                return text
+            is_file = is_template_file(text, extensions)
+            return templates.render(f"a field of task {self.task_id!r}", text, context, is_file=is_file)
+
+        return render
 
     def __repr__(self) -> str:
         return f"<{self.name} {self.task_id!r}>"
@@ -114,9 +156,14 @@ class EmptyOperator(Operator):
 
 
 class PythonOperator(Operator):
-    """Calls a function of the DAG file with `op_args` and `op_kwargs`, which may hold other tasks' `.output`."""
+    """Calls a function of the DAG file with `op_args` and `op_kwargs`, which may hold other tasks' `.output`.
+
+    Parameters of the function with the name of a key of the context (`ti`, `ds`, `params` …) that it is not given are
+    filled from it; a function that takes `**context` gets all of it.
+    """
 
     kind = TaskKind.PYTHON
+    template_fields: ClassVar[tuple[str, ...]] = ("templates_dict", "op_args", "op_kwargs")
 
     def __init__(
         self,
@@ -125,6 +172,8 @@ class PythonOperator(Operator):
         python_callable: Callable[..., Any],
         op_args: Sequence[Any] = (),
         op_kwargs: Mapping[str, Any] | None = None,
+        templates_dict: Mapping[str, Any] | None = None,
+        templates_exts: Sequence[str] = (),
         _name: str | None = None,
         **args: Unpack[TaskArguments],
     ) -> None:
@@ -136,12 +185,22 @@ class PythonOperator(Operator):
         self.python_callable = python_callable
         self.op_args = tuple(op_args or ())
         self.op_kwargs = dict(op_kwargs or {})
-        self._check_call()
-        self._read(self.op_args, self.op_kwargs)
+        self.templates_dict = None if templates_dict is None else dict(templates_dict)
+        self.template_ext = tuple(templates_exts)  # type: ignore[misc]  # of the class for other operators
+        self.wanted = self._check_call()
+        """Names of the context that the function is given."""
+        self._read()
 
-    def call(self, inputs: Mapping[str, Any], instance: TaskInstance | None = None) -> Any:
+    def call(self, inputs: Mapping[Any, Any], instance: TaskInstance | None = None) -> Any:
         """Run the function; an async function runs to its end."""
-        args, kwargs = resolve(self.op_args, inputs), resolve(self.op_kwargs, inputs)
+        render = self._renderer(instance)
+        args, kwargs = resolve(self.op_args, inputs, render), resolve(self.op_kwargs, inputs, render)
+        if instance is not None:
+            instance.multiple_outputs = self.multiple_outputs
+            if self.wanted:
+                context = instance.get_template_context()
+                context["templates_dict"] = resolve(self.templates_dict, inputs, render)
+                kwargs = {**{name: context.get(name) for name in self.wanted}, **kwargs}
         result = self.python_callable(*args, **kwargs)
         if inspect.iscoroutine(result):
             import asyncio
@@ -149,14 +208,25 @@ class PythonOperator(Operator):
             return asyncio.run(result)
         return result
 
-    def _check_call(self) -> None:
+    def _check_call(self) -> tuple[str, ...]:
         """A wrong call is an error of the DAG file now, not of the task at night."""
         try:
             signature = inspect.signature(self.python_callable)
         except (TypeError, ValueError):  # a callable in C may have no signature to check against
-            return
+            return ()
+        name = getattr(self.python_callable, "__name__", repr(self.python_callable))
         try:
-            signature.bind(*self.op_args, **self.op_kwargs)
+            bound = signature.bind_partial(*self.op_args, **self.op_kwargs).arguments
+            wanted = []
+            for parameter in signature.parameters.values():
+                if parameter.kind is parameter.VAR_KEYWORD:
+                    return tuple(sorted(CONTEXT_KEYS - bound.keys()))
+                if parameter.name in bound or parameter.kind is parameter.VAR_POSITIONAL:
+                    continue
+                if parameter.name in CONTEXT_KEYS and parameter.kind is not parameter.POSITIONAL_ONLY:
+                    wanted.append(parameter.name)
+                elif parameter.default is parameter.empty:
+                    raise TypeError(f"missing a required argument: {parameter.name!r}")
         except TypeError as error:
-            name = getattr(self.python_callable, "__name__", repr(self.python_callable))
             raise DagError(f"task {self.task_id!r} cannot call {name}{signature}: {error}.") from None
+        return tuple(wanted)

@@ -43,6 +43,13 @@ def collect(file: str | None = None) -> list[DagSpec]:
     return [dag.to_spec() for dag in dags.values() if file is None or dag.file == file]
 
 
+def prepare() -> None:
+    """In a process that is to be forked for tasks: load what their templates need, once for all."""
+    for dag in dags.values():
+        if any(task.templates for task in dag.tasks.values()):
+            _ = dag.templates
+
+
 def callables(dag_id: str) -> Mapping[str, Callable[..., Any]]:
     """task_id -> its `Operator.call`, for those of the DAG's tasks that a runner carries out.
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar, get_origin, overload
 
 from tickless.authoring.arguments import TaskArguments, check_task_arguments
 from tickless.authoring.bash import BashTask
 from tickless.authoring.branch import BranchPythonOperator, ShortCircuitOperator
+from tickless.authoring.context import CONTEXT_KEYS
 from tickless.authoring.dag import DAG, current_dag
 from tickless.authoring.operators import PythonOperator
 from tickless.authoring.place import DagError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+_MAPPING = re.compile(r"(typing\.|t\.|collections\.abc\.)?([Dd]ict|Mapping)(\[|\Z)")
 _SUFFIX = re.compile(r"__\d+\Z")
 
 
@@ -37,6 +39,7 @@ class Task(Generic[P, R]):
         functools.update_wrapper(self, function)
         own = {"dag", "task_group", *kind.operator.own_arguments}
         given = {name: value for name, value in args.items() if name not in own}
+        _check_parameters(kind, function)
         check_task_arguments(f"{kind.name} {self.task_id!r}", given)  # at the decorator's line, not the first call's
 
     def __call__(self, *args: Any, **kwargs: Any) -> XComArg:
@@ -48,7 +51,11 @@ class Task(Generic[P, R]):
                 hint="Call it inside a function with @dag or inside `with DAG(...):`. "
                 f"To run it as a plain function, call {self.function.__name__}.function(...).",
             )
-        given: Any = {"doc_md": self.function.__doc__, **self.args}
+        given: Any = {
+            "doc_md": self.function.__doc__,
+            "multiple_outputs": self.kind.operator is PythonOperator and _returns_mapping(self.function),
+            **self.args,
+        }
         return self.kind.operator(
             task_id=_free_id(dag, self.args.get("task_group") or dag.current_group(), self.task_id),
             python_callable=self.function,
@@ -135,6 +142,31 @@ class TaskDecorator(Decorator):
 
 
 task = TaskDecorator()
+
+
+def _check_parameters(kind: _Kind, function: Callable[..., Any]) -> None:
+    """A parameter named like a key of the context is filled from it, so a default of its own would be lost."""
+    code, defaults = getattr(function, "__code__", None), getattr(function, "__defaults__", None) or ()
+    named: Mapping[str, Any] = dict(getattr(function, "__kwdefaults__", None) or {})
+    if code is not None and defaults:
+        last = code.co_varnames[code.co_argcount - len(defaults) : code.co_argcount]
+        named = {**named, **dict(zip(last, defaults, strict=True))}
+    for name, default in named.items():
+        if name in CONTEXT_KEYS and default is not None:
+            raise DagError(
+                f"{kind.name} {function.__name__!r} has the parameter {name}={default!r}, which is filled from the "
+                "context of the task; it can have no default but None.",
+                hint="Give it another name.",
+            )
+
+
+def _returns_mapping(function: Callable[..., Any]) -> bool:
+    """As in Airflow: a function that is annotated to return a dict has multiple outputs."""
+    returned = getattr(function, "__annotations__", {}).get("return")
+    if isinstance(returned, str):
+        return _MAPPING.match(returned) is not None
+    kind = get_origin(returned) or returned
+    return isinstance(kind, type) and issubclass(kind, Mapping)
 
 
 def _free_id(dag: DAG, group: TaskGroup | None, task_id: str) -> str:

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from tickless.authoring.place import DagError
 from tickless.authoring.relation import Relative
+from tickless.exceptions import AirflowException
 
 if TYPE_CHECKING:
     from tickless.authoring.operators import Operator
 
-_LATER = "Templates come in a later release; pass the value to a @task function instead."
+RETURN_KEY = "return_value"
 
 
 class XComArg(Relative):
-    """Stands for what `operator` will return. `arg["key"]` stands for one item of it."""
+    """Stands for what `operator` will return. `arg["key"]` stands for one item of it, or what is pushed as `key`."""
 
     def __init__(self, operator: Operator, path: tuple[Any, ...] = ()) -> None:
         self.operator = operator
@@ -27,10 +28,29 @@ class XComArg(Relative):
     def tails(self) -> list[Operator]:
         return [self.operator]
 
-    def value(self, inputs: Mapping[str, Any]) -> Any:
-        """The value itself, once it is there; None when the task returned nothing."""
-        value: Any = inputs.get(self.operator.task_id)
-        for key in self.path:
+    def reads(self) -> Iterator[tuple[str, str]]:
+        """What an order must carry for it: (task id, key)."""
+        task_id = self.operator.task_id
+        if self.path and isinstance(self.path[0], str) and self.operator.needs_runner:
+            yield task_id, self.path[0]  # it may be pushed under its own key
+            if self.operator.multiple_outputs:
+                return
+        yield task_id, RETURN_KEY
+
+    def value(self, inputs: Mapping[Any, Any]) -> Any:
+        """The value itself, once it is there; None when the task returned nothing.
+
+        `inputs` holds return values by task id, and what was pushed under other keys by (task id, key).
+        """
+        task_id = self.operator.task_id
+        path = self.path
+        if path and (task_id, path[0]) in inputs:
+            value, path = inputs[task_id, path[0]], path[1:]
+        elif path and self.operator.multiple_outputs:
+            raise AirflowException(f"task {task_id!r} has handed on nothing under the key {path[0]!r}")
+        else:
+            value = inputs.get(task_id)
+        for key in path:
             value = value[key]
         return value
 
@@ -46,12 +66,14 @@ class XComArg(Relative):
     def __bool__(self) -> bool:
         self._refuse("tested")
 
-    def __format__(self, format_spec: str) -> str:
-        self._refuse("put into a string")
-
     def __str__(self) -> str:
-        # Airflow's way to say it; BashOperator recognises it in a command that was put together by hand.
-        return f"{{{{ ti.xcom_pull(task_ids='{self.operator.task_id}') }}}}"
+        """The template that stands for it, as in Airflow: for a command that is put together by hand."""
+        task_id, *rest = self.operator.task_id, *self.path
+        if rest and self.operator.multiple_outputs:
+            template = f"ti.xcom_pull(task_ids={task_id!r}, key={rest.pop(0)!r})"
+        else:
+            template = f"ti.xcom_pull(task_ids={task_id!r})"
+        return "{{ " + template + "".join(f"[{key!r}]" for key in rest) + " }}"
 
     def __repr__(self) -> str:
         return f"<return value of task {self.operator.task_id!r}>"
@@ -60,35 +82,5 @@ class XComArg(Relative):
         raise DagError(
             f"the return value of task {self.operator.task_id!r} is {done} while the DAG is built, "
             "but it only exists once the task has run.",
-            hint=_LATER if done == "put into a string" else "Do it inside a @task function.",
+            hint="Do it inside a @task function.",
         )
-
-
-def find(value: Any) -> Iterator[XComArg]:
-    """Every XComArg in the value: itself, or nested in lists, tuples and dicts."""
-    if isinstance(value, XComArg):
-        yield value
-    elif isinstance(value, Relative) or getattr(type(value), "is_task_factory", False):
-        raise DagError(
-            f"{value!r} is passed to a task as a value.",
-            hint="Pass what it returns: `.output` of an operator, or the result of calling a @task function.",
-        )
-    elif type(value) in (list, tuple):
-        for item in value:
-            yield from find(item)
-    elif type(value) is dict:
-        for item in value.values():
-            yield from find(item)
-
-
-def resolve(value: Any, inputs: Mapping[str, Any]) -> Any:
-    """The value with every XComArg in it replaced by what its task returned."""
-    if isinstance(value, XComArg):
-        return value.value(inputs)
-    if type(value) is list:
-        return [resolve(item, inputs) for item in value]
-    if type(value) is tuple:
-        return tuple(resolve(item, inputs) for item in value)
-    if type(value) is dict:
-        return {key: resolve(item, inputs) for key, item in value.items()}
-    return value

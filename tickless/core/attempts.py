@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from tickless.core.admission import Needs
 from tickless.core.changes import Changes
+from tickless.core.choice import XCOM_CHOICE_KEY, all_below, not_followed
 from tickless.core.decision import AckReport, Launch, StopAttempt, Write
 from tickless.core.machine import Happening, move
 from tickless.core.quota import Quota
@@ -119,10 +120,10 @@ class Attempts:
             semaphore.give_back(weight)
         self._quota.admission.freed(semaphore for semaphore, _ in attempt.holds)
         if attempt.instance is not None:
-            self._end_try(attempt, attempt.instance, report.output if isinstance(report, Finished) else None)
+            self._end_try(attempt, attempt.instance, report if isinstance(report, Finished) else None)
 
-    def _end_try(self, attempt: Attempt, instance: Instance, output: str | None) -> None:
-        """What the end of its attempt means for the task instance."""
+    def _end_try(self, attempt: Attempt, instance: Instance, report: Finished | None) -> None:
+        """What the end of its attempt means for the task instance. No report: it was lost."""
         run, spec = instance.run, instance.task.spec
         told_at = len(self._changes.effects)  # the end of the task is told before the end of its run
         self._changes.touch(instance)
@@ -138,7 +139,11 @@ class Attempts:
                 self._quota.wait_for_slots(instance)
                 self._changes.tell_end(told_at, attempt, instance)
                 return
-        happening = judge_end(attempt.state, spec, instance.try_number, may_retry=run.may_schedule)
+        if report is not None:
+            for name, value in report.xcoms.items():
+                self._hand_on(instance, name, value)
+        may_retry = run.may_schedule and (report is None or report.may_retry)
+        happening = judge_end(attempt.state, spec, instance.try_number, may_retry=may_retry)
         if happening is Happening.RETRY:
             after = move(instance.state, Happening.RETRY)
             assert after is not None
@@ -147,22 +152,37 @@ class Attempts:
             instance.due_at = next_try_at(self._changes.now, spec)
             self._timers.arm(instance.due_at, RetryDue(instance.key, instance.try_number))
         else:
-            if happening is Happening.SUCCEED and output is not None:
-                key = instance.key
-                self._changes.writes.append(
-                    Write(
-                        XComRow(
-                            run=key.run,
-                            task_id=key.task_id,
-                            map_index=key.map_index,
-                            key=XCOM_RETURN_KEY,
-                            value=output,
-                            created_at=self._changes.now,
-                        )
-                    )
-                )
+            if happening is Happening.SUCCEED and report is not None:
+                if report.output is not None:
+                    self._hand_on(instance, XCOM_RETURN_KEY, report.output)
+                self._apply_choice(instance, report)
             self._runs.finish(instance, happening, None)
         self._changes.tell_end(told_at, attempt, instance)
+
+    def _hand_on(self, instance: Instance, name: str, value: str) -> None:
+        key = instance.key
+        row = XComRow(
+            run=key.run,
+            task_id=key.task_id,
+            map_index=key.map_index,
+            key=name,
+            value=value,
+            created_at=self._changes.now,
+        )
+        self._changes.writes.append(Write(row))
+
+    def _apply_choice(self, instance: Instance, report: Finished) -> None:
+        """Skip what a branch did not follow, before it counts as finished: its end must let none of that start."""
+        plan, task = instance.run.plan, instance.task
+        if report.skip_below:
+            skipped, choice = all_below(plan, task.index)
+        elif report.follow is not None:
+            skipped, choice = not_followed(plan, task.index, report.follow)
+        else:
+            return
+        self._hand_on(instance, XCOM_CHOICE_KEY, choice)
+        if instance.run.may_schedule:
+            self._runs.skip(instance.run, skipped, f"{task.spec.task_id} chose not to follow it")
 
     def stop(self, attempt: Attempt, reason: EndReason) -> None:
         """Ask for the end of an attempt. Its slots stay taken until its process has ended."""

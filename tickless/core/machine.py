@@ -22,7 +22,7 @@ class Happening(StrEnum):
     SUCCEED = "succeed"
     FAIL = "fail"  # for good
     RETRY = "retry"  # failed with tries left
-    SKIP = "skip"  # by trigger rule, or its own wish
+    SKIP = "skip"  # by trigger rule, its own wish, or that of a branch above
     FAIL_UPSTREAM = "fail_upstream"  # its trigger rule can never hold
     LOSE = "lose"  # its attempt vanished: run it again
     CANCEL = "cancel"  # its run was cancelled before it started
@@ -46,6 +46,7 @@ TASK_MOVES: dict[tuple[TaskState, Happening], TaskState] = {
     (_S.NONE, _H.FAIL_UPSTREAM): _S.UPSTREAM_FAILED,
     (_S.NONE, _H.CANCEL): _S.SKIPPED,
     (_S.SCHEDULED, _H.ADMIT): _S.QUEUED,
+    (_S.SCHEDULED, _H.SKIP): _S.SKIPPED,
     (_S.SCHEDULED, _H.CANCEL): _S.SKIPPED,
     (_S.QUEUED, _H.START): _S.RUNNING,
     (_S.QUEUED, _H.SUCCEED): _S.SUCCESS,
@@ -59,6 +60,7 @@ TASK_MOVES: dict[tuple[TaskState, Happening], TaskState] = {
     (_S.RUNNING, _H.SKIP): _S.SKIPPED,
     (_S.RUNNING, _H.LOSE): _S.SCHEDULED,
     (_S.UP_FOR_RETRY, _H.READY): _S.SCHEDULED,
+    (_S.UP_FOR_RETRY, _H.SKIP): _S.SKIPPED,
     (_S.UP_FOR_RETRY, _H.CANCEL): _S.SKIPPED,
 }
 

@@ -4,7 +4,7 @@ finishes ends the run, which starts the next one, whose instances are made and p
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 
 from tickless.core import commands
@@ -31,6 +31,8 @@ _HAPPENING_OF_VERDICT = {
     Verdict.SKIP: Happening.SKIP,
     Verdict.FAIL_UPSTREAM: Happening.FAIL_UPSTREAM,
 }
+
+_WITHOUT_PROCESS = frozenset({TaskState.NONE, TaskState.SCHEDULED, TaskState.UP_FOR_RETRY})
 
 
 class Runs:
@@ -236,6 +238,19 @@ class Runs:
         instance.due_at = None
         instance.scheduled_at = self._changes.now
         self._quota.wait_for_slots(instance)
+
+    def skip(self, run: Run, indices: Sequence[int], reason: str) -> None:
+        """Skip those of these tasks that have no process: all in this step, so in the commit of what decided it.
+
+        Their number is not bounded by the slice; they are below one task. Those not made yet are made first.
+        """
+        creation = self.create_instances(run)
+        while indices and run.created_upto <= max(indices):
+            next(creation)
+        for index in indices:
+            instance = run.instances.get((index, UNMAPPED))
+            if instance is not None and instance.state in _WITHOUT_PROCESS:
+                self.finish(instance, Happening.SKIP, reason)
 
     def finish(self, instance: Instance, happening: Happening, reason: str | None) -> None:
         """An instance reaches a finished state; its downstream is told, and its run may end."""

@@ -4,53 +4,91 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from tickless.core.attempts import XCOM_RETURN_KEY
 from tickless.core.record import Attempt, Instance
+from tickless.model.dag import TaskSpec
 from tickless.model.id import RunKey
 from tickless.model.order import Order
+from tickless.store.base import Store
 
 CACHE_BYTES = 16 * 1024 * 1024
 
 
-class OutputCache:
-    """Return values of tasks that ended lately, so that the next task's order needs no query. Bounded in bytes.
+@dataclass(slots=True)
+class Inputs:
+    """What an order carries of what other tasks have handed on: JSON texts, and what is not at hand."""
 
-    `None` is an entry too: the task returned nothing.
+    outputs: dict[str, str] = field(default_factory=dict)
+    """Task id -> its return value."""
+    pushed: dict[tuple[str, str], str] = field(default_factory=dict)
+    """(Task id, key) -> what it has pushed."""
+    unknown_outputs: list[str] = field(default_factory=list)
+    unknown_pushed: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def is_complete(self) -> bool:
+        return not self.unknown_outputs and not self.unknown_pushed
+
+    async def complete(self, store: Store, run: RunKey) -> None:
+        """Read what is not at hand."""
+        if self.unknown_outputs:
+            self.outputs |= await store.outputs(run, self.unknown_outputs)
+        if self.unknown_pushed:
+            self.pushed |= await store.pushed(run, self.unknown_pushed)
+
+    def keys(self) -> dict[str, dict[str, str]] | None:
+        """What was pushed, as an order has it."""
+        by_task: dict[str, dict[str, str]] = {}
+        for (task_id, key), value in self.pushed.items():
+            by_task.setdefault(task_id, {})[key] = value
+        return by_task or None
+
+
+class OutputCache:
+    """What tasks that ended lately have handed on, so that the next task's order needs no query. Bounded in bytes.
+
+    A task that handed on nothing is an entry too.
     """
 
     def __init__(self, limit_bytes: int = CACHE_BYTES) -> None:
-        self._values: OrderedDict[tuple[RunKey, str], str | None] = OrderedDict()
+        self._values: OrderedDict[tuple[RunKey, str], Mapping[str, str]] = OrderedDict()  # key -> value
         self._limit = limit_bytes
         self._bytes = 0
 
-    def put(self, run: RunKey, task_id: str, value: str | None) -> None:
-        self._bytes += _size(value) - (
-            _size(old) if (old := self._values.pop((run, task_id), _ABSENT)) != _ABSENT else 0
-        )
-        self._values[run, task_id] = value
+    def put(self, run: RunKey, task_id: str, values: Mapping[str, str]) -> None:
+        """All that a task has handed on, by key."""
+        old = self._values.pop((run, task_id), None)
+        self._bytes += _size(values) - (_size(old) if old is not None else 0)
+        self._values[run, task_id] = values
         while self._bytes > self._limit:
             _, dropped = self._values.popitem(last=False)
             self._bytes -= _size(dropped)
 
-    def find(self, run: RunKey, task_ids: tuple[str, ...]) -> tuple[dict[str, str], list[str]]:
-        """The values that are here, and the task ids of which nothing is known here."""
-        found, unknown = {}, []
-        for task_id in task_ids:
-            value = self._values.get((run, task_id), _ABSENT)
-            if value is _ABSENT:
-                unknown.append(task_id)
-            elif value is not None:
-                found[task_id] = value
-        return found, unknown
+    def find(self, run: RunKey, task: TaskSpec) -> Inputs:
+        """What the task reads, as far as it is here."""
+        found = Inputs()
+        for task_id in task.inputs:
+            values = self._values.get((run, task_id))
+            if values is None:
+                found.unknown_outputs.append(task_id)
+            elif (value := values.get(XCOM_RETURN_KEY)) is not None:
+                found.outputs[task_id] = value
+        for pair in task.input_keys:
+            values = self._values.get((run, pair[0]))
+            if values is None:
+                found.unknown_pushed.append(pair)
+            elif (value := values.get(pair[1])) is not None:
+                found.pushed[pair] = value
+        return found
 
 
-_ABSENT = "\0absent"
 _ENTRY_BYTES = 200
 
 
-def _size(value: str | None) -> int:
-    return _ENTRY_BYTES + (len(value) if value is not None else 0)
+def _size(values: Mapping[str, str]) -> int:
+    return _ENTRY_BYTES + sum(len(key) + len(value) for key, value in values.items())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +99,8 @@ class OrderRules:
     max_output_bytes: int
 
 
-def build_order(attempt: Attempt, instance: Instance, inputs: Mapping[str, str], rules: OrderRules) -> Order:
-    """The order of one attempt; `inputs` holds the return values that its task reads."""
+def build_order(attempt: Attempt, instance: Instance, inputs: Inputs, rules: OrderRules) -> Order:
+    """The order of one attempt; `inputs` holds what its task reads."""
     run, spec, row = instance.run, instance.task.spec, attempt.row
     version = run.plan.version
     return Order(
@@ -83,7 +121,11 @@ def build_order(attempt: Attempt, instance: Instance, inputs: Mapping[str, str],
         max_output_bytes=rules.max_output_bytes,
         conf=run.row.conf,
         logical_date=run.row.logical_date.isoformat() if run.row.logical_date is not None else None,
-        inputs=inputs or None,
+        inputs=inputs.outputs or None,
+        input_keys=inputs.keys(),
+        run_type=run.row.run_type,
+        run_queued_at=run.row.queued_at.isoformat(),
+        run_started_at=run.started_at.isoformat() if run.started_at is not None else None,
         command=spec.command,
         needs_runner=spec.needs_runner,
         env=spec.env,

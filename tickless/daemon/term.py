@@ -40,7 +40,8 @@ from tickless.core.decision import (
 )
 from tickless.core.engine import Engine
 from tickless.core.runs import SCHEDULED, run_id_taken
-from tickless.daemon.orders import OrderRules, OutputCache, build_order
+from tickless.daemon.conf import check_conf
+from tickless.daemon.orders import Inputs, OrderRules, OutputCache, build_order
 from tickless.errors import InvariantBroken, Refused, TicklessError, Unavailable, Unstorable, UserError
 from tickless.executors.base import Executor
 from tickless.model.id import UNMAPPED, AttemptId, RunKey
@@ -141,6 +142,8 @@ class Term:
             raise UserError(self._poison.dags[event.hash])
         run = self._run_of(event)
         try:
+            if isinstance(event, commands.StartRun) and (plan := self.engine.current.get(event.dag_id)) is not None:
+                check_conf(plan.spec, event.conf)
             decision = self.engine.step(event, self._clock.now())
         except UserError as error:
             if reply is None:
@@ -452,8 +455,12 @@ class Term:
     def _remember_output(self, entry: Entry, ended: AttemptEnded) -> None:
         row = ended.attempt
         if row.state is AttemptState.SUCCESS and row.map_index == UNMAPPED:
-            value = next((w.row.value for w in entry.decision.writes if isinstance(w.row, XComRow)), None)
-            self.outputs.put(row.run, row.task_id, value)
+            values = {
+                write.row.key: write.row.value
+                for write in entry.decision.writes
+                if isinstance(write.row, XComRow) and write.row.task_id == row.task_id and write.row.run == row.run
+            }
+            self.outputs.put(row.run, row.task_id, values)
 
     def _launch(self, launches: Iterable[Launch]) -> None:
         """Send orders; those whose inputs are not at hand follow when they have been read."""
@@ -462,18 +469,18 @@ class Term:
             attempt = self.engine.attempts.get(launch.attempt_id)
             if attempt is None or attempt.instance is None:
                 continue
-            inputs, unknown = self.outputs.find(launch.key.run, attempt.instance.task.spec.inputs)
-            if unknown:
+            inputs = self.outputs.find(launch.key.run, attempt.instance.task.spec)
+            if not inputs.is_complete:
                 assert self._tasks is not None
-                self._tasks.start_soon(self._launch_with_reads, launch, inputs, unknown)
+                self._tasks.start_soon(self._launch_with_reads, launch, inputs)
             else:
                 order = build_order(attempt, attempt.instance, inputs, self._rules)
                 ready.setdefault(launch.executor, []).append(order)
         for name, orders in ready.items():
             self._executors[name].submit(orders)
 
-    async def _launch_with_reads(self, launch: Launch, inputs: dict[str, str], unknown: list[str]) -> None:
-        inputs.update(await self.store.outputs(launch.key.run, unknown))
+    async def _launch_with_reads(self, launch: Launch, inputs: Inputs) -> None:
+        await inputs.complete(self.store, launch.key.run)
         attempt = self.engine.attempts.get(launch.attempt_id)
         if attempt is not None and attempt.instance is not None and launch.executor in self._attached:
             self._executors[launch.executor].submit([build_order(attempt, attempt.instance, inputs, self._rules)])

@@ -282,6 +282,7 @@ class LauncherClient:
                 link.write(Submit(orders=chunk))
                 chunk, size = [], 0
             weight = len(order.command or "") + sum(map(len, (order.inputs or {}).values()))
+            weight += sum(len(text) for values in (order.input_keys or {}).values() for text in values.values())
             if weight > _CHUNK_BYTES and (weight := len(encode(order))) > MAX_FRAME_BYTES - _CHUNK_BYTES // 2:
                 self._refuse(link, name, order, weight)
                 continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -11,6 +12,8 @@ from tickless.model.order import Order
 from tickless.model.report import Finished, Started
 from tickless.model.state import AttemptState, EndReason
 from tickless.wire.outcome import Outcome, clean_text
+
+_NOTHING: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +54,7 @@ def judge(evidence: Evidence) -> Finished:
             code=outcome.exit_code,
             error=clean_text(outcome.error) if outcome.error else None,
             output=outcome.output,
+            xcoms=outcome.xcoms,
             may_retry=outcome.may_retry,
             follow=outcome.follow,
             skip_below=outcome.skip_below,
@@ -105,6 +109,7 @@ def _finished(
     code: int | None = None,
     error: str | None = None,
     output: str | None = None,
+    xcoms: Mapping[str, str] = _NOTHING,
     may_retry: bool = True,
     follow: tuple[str, ...] | None = None,
     skip_below: bool = False,
@@ -118,6 +123,7 @@ def _finished(
         signal=evidence.exit.signal,
         error=error,
         output=output,
+        xcoms=xcoms,
         may_retry=may_retry,
         follow=follow,
         skip_below=skip_below,

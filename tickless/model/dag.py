@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -57,7 +57,9 @@ class TaskSpec:
     queue: str = DEFAULT_QUEUE
     isolation: Isolation = Isolation.FORK
     inputs: tuple[str, ...] = ()
-    """Task ids whose return values this task is given; each is also in `upstream`."""
+    """Task ids whose return values this task is given; each is above it in the graph."""
+    input_keys: tuple[tuple[str, str], ...] = ()
+    """(task id, key) of what other tasks push, and this task is given; the same holds of these."""
     command: str | None = None
     needs_runner: bool = False
     """Of a bash task: the DAG file makes its command when it runs (templates, `@task.bash`); else `command` is it."""
@@ -72,6 +74,19 @@ class TaskSpec:
     """Class name as the user wrote it, for people: BashOperator, @task …"""
     doc: str | None = None
     lineno: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParamSpec:
+    """What a run can be started with; a value comes from the run's conf, under this name."""
+
+    name: str
+    default: Any = None
+    is_required: bool = False
+    """There is no default."""
+    description: str | None = None
+    schema: Mapping[str, Any] = field(default_factory=dict)
+    """JSON schema of the value; empty = anything."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +118,7 @@ class DagSpec:
     max_active_tasks: int | None = None
     """Per dag run (config key `dag_concurrency`); None = the configured default."""
     max_active_runs: int | None = None
+    params: tuple[ParamSpec, ...] = ()
     groups: tuple[GroupSpec, ...] = ()
     """Outer ones before those in them."""
     edge_labels: tuple[EdgeLabel, ...] = ()
@@ -138,8 +154,8 @@ class DagSpec:
                     raise UserError(
                         f"task {task.task_id!r} of DAG {dag_id!r} waits for {upstream!r}, which is not in it"
                     )
-            for source in task.inputs:
-                if source not in task.upstream:
+            for source in {*task.inputs, *(source for source, _ in task.input_keys)}:
+                if source not in task.upstream and not _is_above(by_id, source, task):
                     raise UserError(f"task {task.task_id!r} of DAG {dag_id!r} reads {source!r} without waiting for it")
         return DagSpec(dag_id=dag_id, tasks=tuple(_topological(dag_id, by_id)), **rest)
 
@@ -168,6 +184,17 @@ def _check_task(dag_id: str, task: TaskSpec) -> None:
         raise UserError(f"{where}: priority_weight {task.priority_weight} does not fit in 32 bits")
     if (task.kind is TaskKind.BASH) != (task.command is not None or task.needs_runner):
         raise UserError(f"{where}: a command goes with a bash task, and only with one")
+
+
+def _is_above(by_id: Mapping[str, TaskSpec], task_id: str, task: TaskSpec) -> bool:
+    todo, seen = list(task.upstream), set(task.upstream)
+    for above in todo:  # grows while it is walked
+        if above == task_id:
+            return True
+        new = set(by_id[above].upstream) - seen if above in by_id else ()
+        seen.update(new)
+        todo += new
+    return False
 
 
 def _topological(dag_id: str, by_id: Mapping[str, TaskSpec]) -> list[TaskSpec]:

@@ -44,6 +44,12 @@ class Order:
     """ISO 8601, UTC."""
     inputs: Mapping[str, str] | None = None
     """Task id -> JSON text of its return value."""
+    input_keys: Mapping[str, Mapping[str, str]] | None = None
+    """Task id -> key -> JSON text of what it has pushed under that key."""
+    run_type: str = "manual"
+    run_queued_at: str | None = None
+    """When the run was made; ISO 8601, UTC, as the other instants."""
+    run_started_at: str | None = None
     command: str | None = None
     needs_runner: bool = False
     """Of a bash task: a runner makes the command from the DAG file, then becomes bash."""

@@ -3,7 +3,8 @@ and it is acknowledged only after the COMMIT of what it changed."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from tickless.model.state import AttemptState, EndReason
@@ -34,6 +35,8 @@ class Finished:
     """Traceback or explanation, at most 16 KiB."""
     output: str | None = None
     """The return value as JSON text; None = nothing returned."""
+    xcoms: Mapping[str, str] = field(default_factory=dict)
+    """What was pushed besides, also by a task that failed: key -> JSON text."""
     may_retry: bool = True
     """False: the task itself said that another try is no use."""
     follow: tuple[str, ...] | None = None

@@ -16,10 +16,15 @@ from tickless.wire.environment import command_environment
 
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 
+_MOST_INPUT_BYTES = 64 * 1024
+"""Larger inputs are for templates only: one variable could not hold them."""
+
 
 def become(order: Order, command: Command, scratch: str) -> str:
     """Does not return, unless it fails: then with the reason, for the person who reads the task's log."""
-    env = command_environment(replace(order, env=command.env), scratch, os.environ)
+    inputs = order.inputs if sum(map(len, (order.inputs or {}).values())) < _MOST_INPUT_BYTES else None
+    rendered = replace(order, env=command.env, append_env=command.append_env, inputs=inputs)
+    env = command_environment(rendered, scratch, os.environ)
     try:
         os.chdir(os.path.join(order.bundle, command.cwd) if command.cwd else scratch)
     except OSError as error:

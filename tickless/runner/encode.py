@@ -10,6 +10,8 @@ import json
 import math
 import re
 
+from tickless.authoring.xcom import RETURN_KEY
+
 _MAX_DEPTH = 200
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -18,21 +20,25 @@ class NotJson(Exception):
     """The value cannot be stored; the message is for its author."""
 
 
-def encode_value(value: object, *, task_id: str, limit: int) -> str | None:
-    """JSON text of a return value; None for None. Raises NotJson, also when it has more than `limit` bytes."""
+def encode_value(value: object, *, task_id: str, limit: int, key: str = RETURN_KEY) -> str | None:
+    """JSON text of a value to hand on; None for None. Raises NotJson, also when it has more than `limit` bytes."""
     if value is None:
         return None
     fault = _find_fault(value, "", 0)
     if fault is not None:
-        raise NotJson(f"return value of {task_id!r} is not JSON: {fault}")
+        raise NotJson(f"{_name(task_id, key)} is not JSON: {fault}")
     text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
     size = len(text) if text.isascii() else len(text.encode())
     if size > limit:
         raise NotJson(
-            f"return value of {task_id!r} is {size:,} bytes as JSON; the limit is {limit:,} (max_output_bytes). "
+            f"{_name(task_id, key)} is {size:,} bytes as JSON; the limit is {limit:,} (max_output_bytes). "
             "Store it in a file or a table and return where it is."
         )
     return text
+
+
+def _name(task_id: str, key: str) -> str:
+    return f"return value of {task_id!r}" if key == RETURN_KEY else f"XCom {key!r} of {task_id!r}"
 
 
 def _find_fault(value: object, place: str, depth: int) -> str | None:

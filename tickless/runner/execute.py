@@ -10,10 +10,13 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
+import msgspec
+
 from tickless.authoring.bash import Command
-from tickless.authoring.context import TaskInstance
+from tickless.authoring.context import TaskInstance, enter
+from tickless.authoring.xcom import RETURN_KEY
 from tickless.errors import UserError
-from tickless.exceptions import TaskFailed, TaskSkipped
+from tickless.exceptions import AirflowException, TaskFailed, TaskSkipped
 from tickless.model.dag import TaskKind
 from tickless.model.order import Order
 from tickless.model.state import AttemptState, EndReason
@@ -29,7 +32,9 @@ def execute(order: Order) -> Outcome | Command:
     """
     try:
         function = _find(order)
-        inputs = {task_id: json.loads(text) for task_id, text in (order.inputs or {}).items()}
+        inputs: dict[Any, Any] = {task_id: json.loads(text) for task_id, text in (order.inputs or {}).items()}
+        for task_id, values in (order.input_keys or {}).items():
+            inputs |= {(task_id, key): json.loads(text) for key, text in values.items()}
     except Exception as error:
         message = str(error) if isinstance(error, UserError) else format_user_traceback(error)
         tell(message)
@@ -47,15 +52,33 @@ def _find(order: Order) -> Callable[..., Any]:
     return functions[order.task_id]
 
 
-def call(order: Order, function: Callable[..., Any], inputs: Mapping[str, Any]) -> Outcome | Command:
+def call(order: Order, function: Callable[..., Any], inputs: Mapping[Any, Any]) -> Outcome | Command:
     """What the task comes to. `function` takes the inputs and the task instance."""
-    instance = TaskInstance(order)
+    encoder = Encoder(order)
+    instance = TaskInstance(order, inputs, encoder.encode)
+    enter(instance)
+    outcome = _call(order, function, inputs, instance, encoder)
+    if instance.pushed and isinstance(outcome, Outcome):
+        outcome = msgspec.structs.replace(outcome, xcoms=instance.pushed)
+    return outcome
+
+
+def _call(
+    order: Order,
+    function: Callable[..., Any],
+    inputs: Mapping[Any, Any],
+    instance: TaskInstance,
+    encoder: Encoder,
+) -> Outcome | Command:
+    output = None
     try:
         value = function(inputs, instance)
         if order.kind is TaskKind.BASH:
             return cast(Command, value)
-        limit = min(order.max_output_bytes, MAX_OUTPUT_BYTES)
-        output = encode_value(value, task_id=order.task_id, limit=limit) if order.do_xcom_push else None
+        if order.do_xcom_push and value is not None:
+            if instance.multiple_outputs:
+                _push_items(instance, value)
+            output = encoder.encode(RETURN_KEY, value)
     except NotJson as error:
         tell(str(error))
         return _failed(order, EndReason.OUTPUT_REFUSED, str(error))
@@ -77,6 +100,36 @@ def call(order: Order, function: Callable[..., Any], inputs: Mapping[str, Any]) 
         follow=instance.follow,
         skip_below=instance.skip_below,
     )
+
+
+def _push_items(instance: TaskInstance, value: object) -> None:
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise AirflowException(
+            f"task {instance.task_id!r} has multiple_outputs, so it must return a dict with strings as keys, "
+            f"and not {type(value).__qualname__}: {value!r:.200}"
+        )
+    for key, item in value.items():
+        instance.xcom_push(key, item)
+
+
+class Encoder:
+    """JSON of what one attempt hands on, within its limits."""
+
+    def __init__(self, order: Order) -> None:
+        self._task_id = order.task_id
+        self._limit = min(order.max_output_bytes, MAX_OUTPUT_BYTES)
+        self._left = MAX_OUTPUT_BYTES
+
+    def encode(self, key: str, value: object) -> str | None:
+        """None for None. Raises NotJson."""
+        text = encode_value(value, task_id=self._task_id, limit=self._limit, key=key)
+        self._left -= len(key) + (len(text) * 4 if text is not None and not text.isascii() else len(text or ""))
+        if self._left < 0:
+            raise NotJson(
+                f"task {self._task_id!r} hands on more than {MAX_OUTPUT_BYTES:,} bytes in all. "
+                "Store them in a file or a table and hand on where they are."
+            )
+        return text
 
 
 def _exited(order: Order, error: SystemExit) -> Outcome:

@@ -133,10 +133,12 @@ class DagZygote:
 
     def _import(self) -> None:
         from tickless.authoring.loader import load_dag_file
+        from tickless.authoring.registry import prepare
 
         os.chdir(self._source.bundle)
         sys.argv = [os.path.join(self._source.bundle, self._source.file)]
         load_dag_file(self._source.bundle, self._source.file)
+        prepare()
 
     def _serve(self) -> NoReturn:
         control = self._control.fileno()

@@ -106,6 +106,10 @@ class Store(Protocol):
         """JSON text of the return values (xcom key `return_value`, not mapped) of these tasks, where there is one."""
         ...
 
+    async def pushed(self, run: RunKey, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:
+        """JSON text of what tasks (not mapped) pushed under keys, where it is there, by (task id, key)."""
+        ...
+
     async def open_requests(self) -> list[TriggerRequest]:
         """Trigger requests that are not dealt with, oldest first, at most 500."""
         ...

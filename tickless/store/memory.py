@@ -188,10 +188,16 @@ class MemoryStore:
         wanted = [(TaskKey(run, TaskId(task_id)), RETURN_KEY) for task_id in dict.fromkeys(task_ids)]
         return {key[0].task_id: self.xcoms[key].value for key in wanted if key in self.xcoms}
 
+    def pushed_now(self, run: RunKey, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:
+        rows = {pair: self.xcoms.get((TaskKey(run, TaskId(pair[0])), pair[1])) for pair in pairs}
+        return {pair: row.value for pair, row in rows.items() if row is not None}
+
     def open_requests_now(self) -> list[TriggerRequest]:
         handled = {number for table, number in self.done if table == "trigger_request"}
-        keys = {row.idempotency_key: row.key for row in self.runs.values() if row.idempotency_key is not None}
-        names = {(row.dag_id, row.run_id): row.key for row in self.runs.values()}
+        keys: dict[str | None, RunKey] = {
+            row.idempotency_key: row.key for row in self.runs.values() if row.idempotency_key is not None
+        }
+        names: dict[tuple[str, str | None], RunKey] = {(row.dag_id, row.run_id): row.key for row in self.runs.values()}
         return [
             replace(
                 request,
@@ -297,6 +303,9 @@ class MemoryStore:
 
     async def outputs(self, run: RunKey, task_ids: Sequence[str]) -> dict[str, str]:
         return self.outputs_now(run, task_ids)
+
+    async def pushed(self, run: RunKey, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:
+        return self.pushed_now(run, pairs)
 
     async def open_requests(self) -> list[TriggerRequest]:
         return self.open_requests_now()

@@ -49,6 +49,7 @@ _BLOCKERS = query("blockers")
 _QUARANTINE = query("quarantine")
 _SET_IMPORT_PROBLEMS = query("set_import_problems")
 _OUTPUTS = query("outputs")
+_PUSHED = query("pushed")
 _OPEN_REQUESTS = query("open_requests")
 _OPEN_COMMANDS = query("open_commands")
 _PULL_XCOMS = query("pull_xcoms")
@@ -186,6 +187,10 @@ class PostgresStore:
     async def outputs(self, run: RunKey, task_ids: Sequence[str]) -> dict[str, str]:
         rows = await self._pool.fetch(_OUTPUTS, run, list(task_ids))
         return {row["task_id"]: row["value"] for row in rows}
+
+    async def pushed(self, run: RunKey, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:
+        rows = await self._pool.fetch(_PUSHED, run, [task_id for task_id, _ in pairs], [key for _, key in pairs])
+        return {(row["task_id"], row["key"]): row["value"] for row in rows}
 
     async def open_requests(self) -> list[TriggerRequest]:
         rows = await self._pool.fetch(_OPEN_REQUESTS, MAX_OPEN_REQUESTS)

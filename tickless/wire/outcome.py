@@ -27,6 +27,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None = None
     output: str | None = None
     """The return value as JSON text."""
+    xcoms: dict[str, str] = {}
+    """What was pushed besides: key -> JSON text. Together with the output at most MAX_OUTPUT_BYTES."""
     may_retry: bool = True
     """False: the task itself said that another try is no use."""
     follow: tuple[str, ...] | None = None
@@ -65,7 +67,7 @@ def _is_a_runners(outcome: Outcome) -> bool:
         outcome.state in _STATES
         and outcome.reason in _REASONS
         and (outcome.exit_code is None or 0 <= outcome.exit_code <= 255)
-        and (outcome.output is None or "\0" not in outcome.output)
+        and not any("\0" in text for text in (outcome.output or "", *outcome.xcoms, *outcome.xcoms.values()))
     )
 
 

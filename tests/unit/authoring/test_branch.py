@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ def instance() -> TaskInstance:
         kind=TaskKind.PYTHON, bundle="/b", file="x.py", version="v", log_path="l", kill_grace_seconds=1.0,
         max_output_bytes=1000,
     )  # fmt: skip
-    return TaskInstance(order)
+    return TaskInstance(order, {}, lambda key, value: json.dumps(value))
 
 
 def run(dag_id: str, task_id: str) -> tuple[Any, TaskInstance]:
@@ -147,7 +148,7 @@ def test_a_bash_function_returns_its_command() -> None:
         nothing()
     spec = made.to_spec().tasks[0]
     assert (spec.kind, spec.needs_runner, spec.command) == (TaskKind.BASH, True, None)
-    assert (spec.env, spec.append_env, spec.cwd, spec.skip_on_exit_code) == ({"A": "1"}, True, "sub", 7)
+    assert (spec.append_env, spec.skip_on_exit_code) == (True, 7)
     command, _ = run("x", "say")
     assert (command.text, command.env, command.cwd) == ("echo hello", {"A": "1"}, "sub")
     with pytest.raises(AirflowException, match="'nothing' returned None, but must return a command"):

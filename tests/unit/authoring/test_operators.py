@@ -129,8 +129,8 @@ def test_every_argument_reaches_the_spec() -> None:
         ({"bash_command": 3}, "bash_command of task 't' is 3"),
         ({"bash_command": " "}, "is empty"),
         ({"bash_command": "a\x00b"}, "cannot be stored"),
-        ({"bash_command": "echo {{ ds }}"}, "uses the template {{ ds … }}, but templates come in a later release"),
-        ({"bash_command": "echo {{params.x}}"}, "uses the template"),
+        ({"params": ["x"]}, "params of BashOperator 't' is ['x'] (list), but must be a dict"),
+        ({"multiple_outputs": "yes"}, "must be True or False"),
         ({"skip_on_exit_code": "99"}, "must be a whole number"),
         ({"cwd": 3}, "cwd of task 't' is 3"),
         ({"dag": "x"}, "dag of task 't' is 'x', but must be a DAG"),
@@ -150,9 +150,12 @@ def test_airflow_arguments_that_ask_for_nothing_are_accepted(args: dict[str, Any
         EmptyOperator(task_id="t", **args)
 
 
-def test_docker_style_braces_are_no_template() -> None:
-    with DAG("x"):
+def test_docker_style_braces_must_be_said_to_be_no_template() -> None:
+    with DAG("x") as made:
         BashOperator(task_id="t", bash_command="docker ps --format '{{.Names}} {{ .ID }}'")
+    with pytest.raises(DagError, match=r"task 't' is not a template that Jinja can read: .* \{% raw %\}") as caught:
+        made.to_spec()
+    assert caught.value.place == made.tasks["t"].place
 
 
 def test_a_task_can_name_its_dag() -> None:
@@ -210,18 +213,19 @@ def test_an_async_function_runs_to_its_end() -> None:
 def test_return_values_cannot_be_used_while_the_dag_is_built() -> None:
     with DAG("x"):
         value = EmptyOperator(task_id="a").output
-        for use in (
-            lambda: f"{value}",
-            lambda: list(value),
-            lambda: len(value),
-            lambda: 1 if value else 0,
-            lambda: BashOperator(task_id="b", bash_command=value),  # type: ignore[arg-type]  # the mistake
-            lambda: BashOperator(task_id="c", bash_command="echo " + str(value)),
-            lambda: BashOperator(task_id="d", bash_command="true", env={"A": value}),  # type: ignore[dict-item]  # the mistake
-        ):
-            with pytest.raises(DagError):
+        for use in (lambda: list(value), lambda: len(value), lambda: 1 if value else 0):
+            with pytest.raises(DagError, match="only exists once the task has run"):
                 use()
         assert "'a'" in repr(value)
+
+
+def test_in_a_string_a_return_value_is_its_template() -> None:
+    with DAG("x"):
+        plain = PythonOperator(task_id="a", python_callable=dict).output
+        many = PythonOperator(task_id="b", python_callable=dict, multiple_outputs=True).output
+    assert f"{plain}" == "{{ ti.xcom_pull(task_ids='a') }}"
+    assert str(plain["k"][0]) == "{{ ti.xcom_pull(task_ids='a')['k'][0] }}"
+    assert str(many["k"][0]) == "{{ ti.xcom_pull(task_ids='b', key='k')[0] }}"
 
 
 def test_a_task_passed_as_a_value_is_a_mistake() -> None:

@@ -158,6 +158,7 @@ def full(migrated_cluster: TestCluster) -> Iterator[str]:
 async def test_no_query_of_a_page_or_a_rebuild_walks_through_history(full: str) -> None:
     arguments: dict[str, tuple[object, ...]] = {
         "outputs": (1, ["t1", "t2"]),
+        "pushed": (1, ["t1", "t2"], ["k", "k"]),
         "open_requests": (500,),
         "open_commands": (500,),
         "load_dags": (),

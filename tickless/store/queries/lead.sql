@@ -45,6 +45,13 @@ select task_id, value
 from tickless.xcom
 where dag_run_key = $1 and task_id = any($2) and map_index = -1 and key = 'return_value'
 
+-- name: pushed :many
+-- What not mapped tasks of a run have handed on under other keys.
+-- $1 run bigint · $2 task_ids text[] · $3 keys text[], in pairs
+select x.task_id, x.key, x.value
+from unnest($2::text[], $3::text[]) as wanted (task_id, key)
+join tickless.xcom x on x.dag_run_key = $1 and x.task_id = wanted.task_id and x.map_index = -1 and x.key = wanted.key
+
 -- name: open_requests :many
 -- Trigger requests that nobody has dealt with, oldest first.
 -- $1 limit int
