@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -27,6 +28,17 @@ with DAG("ends", default_args={"retries": 1, "retry_delay": 0.05}, max_active_ta
 with DAG("later"):
     bash("fails", "exit 1", retries=1, retry_delay=3600)
     bash("beside", ":")
+with DAG("waits"):
+    def told():
+        print("at last", flush=True)
+        wait_at("told")
+    PythonOperator(task_id="told", python_callable=told, pool="later")
+with DAG("watched"):
+    def flaky():
+        print("try", os.environ["TICKLESS_TRY_NUMBER"], flush=True)
+        wait_at("flaky")
+        sys.exit(0 if os.environ["TICKLESS_TRY_NUMBER"] == "3" else 1)
+    PythonOperator(task_id="flaky", python_callable=flaky, retries=5, retry_delay=0.05)
 with DAG("later_by_default"):
     bash("fails", "exit 1", retries=1)
 """,
@@ -56,6 +68,33 @@ def test_a_task_is_tried_again_until_it_succeeds_and_not_before_its_delay(stage:
     assert stage.log(run, "flaky") == "try 3\n", "the latest, unless one is named"
     missing = stage.cli("task", "logs", run, "flaky", "--try", 4)
     assert (missing.code, missing.error["code"]) == (3, "not_found")
+
+
+def test_whoever_follows_the_log_of_a_task_reads_all_its_tries(stage: Stage) -> None:
+    run = stage.go("watched")
+    with stage.cli_process("task", "logs", "-f", run, "flaky", is_json=False) as follower:
+        assert follower.stdout is not None
+        assert follower.stdout.readline() == "try 1\n"
+        stage.open_gate("flaky")
+        out, err = follower.communicate(timeout=60)
+    assert out == "try 2\ntry 3\n"
+    assert err == "--- try 2\n--- try 3\n"
+    assert follower.returncode == 0
+
+
+def test_whoever_follows_the_log_of_a_task_that_waits_for_others_hears_of_its_start(stage: Stage) -> None:
+    """Nothing else happens in its run."""
+    stage.cli("pool", "set", "later", 0)
+    run = stage.go("waits")
+    stage.wait_state(run, "told", "scheduled")
+    with stage.cli_process("task", "logs", "-f", run, "told", is_json=False) as follower:
+        assert follower.stdout is not None
+        time.sleep(1)  # it should be waiting by now; if it is not, the test proves less
+        stage.cli("pool", "set", "later", 1)
+        assert follower.stdout.readline() == "at last\n", "while it runs"
+        stage.open_gate("told")
+        assert follower.stdout.read() == ""
+    assert stage.end(run) == "success"
 
 
 def test_a_task_that_never_succeeds_fails_after_its_last_try(stage: Stage) -> None:

@@ -12,6 +12,7 @@ from tickless.cli.command import Group
 from tickless.cli.options import options_of
 from tickless.cli.output import emit_json, emit_table, moment, seconds_between
 from tickless.cli.page import every_page
+from tickless.cli.problem import say
 from tickless.cli.ref import run_number, task_and_index
 from tickless.model.state import TaskState
 
@@ -56,7 +57,9 @@ def list_tasks(ctx: click.Context, run_ref: str, state: tuple[str, ...]) -> None
 @click.option("--try", "try_number", type=click.IntRange(1), help="Of this try; default: the latest.")
 @click.pass_context
 def logs(ctx: click.Context, run_ref: str, task_ref: str, follow: bool, try_number: int | None) -> None:
-    """Print what a task wrote. TASK is a task_id, or task_id[3] of a mapped one."""
+    """Print what a task wrote. TASK is a task_id, or task_id[3] of a mapped one.
+
+    With -f it goes on with the next try of a task that is tried again, until the task has ended."""
     client = Client(options_of(ctx).socket)
     task_id, map_index = task_and_index(task_ref)
     path = path_of("runs", run_number(client, run_ref), "tasks", task_id, "logs")
@@ -65,11 +68,11 @@ def logs(ctx: click.Context, run_ref: str, task_ref: str, follow: bool, try_numb
         for chunk in client.stream(path, **query):
             sys.stdout.buffer.write(chunk)
         return
-    _Follower(client, path, {**query, "follow": True}).run()
+    _Follower(client, path, {**query, "follow": True}).run(is_one=try_number is not None)
 
 
 class _Follower:
-    """Follows one attempt; after a broken connection it goes on at the byte where it was."""
+    """Follows attempt after attempt; after a broken connection it goes on at the byte where it was."""
 
     def __init__(self, client: Client, path: str, query: dict[str, Any]) -> None:
         self._client = client
@@ -77,20 +80,33 @@ class _Follower:
         self._query = query
         self._offset = 0
 
-    def run(self) -> None:
-        try:
-            self._run_once()
-        except ConnectionBroke:
-            self._client.patiently(self._run_once, seconds=FOLLOW_PATIENCE_SECONDS, is_known=True)
+    def run(self, *, is_one: bool) -> None:
+        """Until the end of the task, or of this one attempt."""
+        while self._attempt() and not is_one:
+            self._query["after_attempt"] = self._query.pop("attempt_id")
+            self._offset = 0
 
-    def _run_once(self) -> None:
+    def _attempt(self) -> bool:
+        """False when there is none any more."""
+        try:
+            return self._read()
+        except ConnectionBroke:
+            return self._client.patiently(self._read, seconds=FOLLOW_PATIENCE_SECONDS, is_known=True)
+
+    def _read(self) -> bool:
         stream = self._client.open(self._path, **self._query, offset=self._offset)
+        attempt = stream.header("Tickless-Attempt")
+        if attempt is None:
+            return False
+        if self._query.pop("after_attempt", None) is not None:
+            say(f"--- try {stream.header('Tickless-Try')}")
         # The same attempt after a new connection, though a later one may have started meanwhile.
-        self._query["attempt_id"] = stream.header("Tickless-Attempt")
+        self._query["attempt_id"] = attempt
         for chunk in stream:
             sys.stdout.buffer.write(chunk)
             sys.stdout.buffer.flush()
             self._offset += len(chunk)
+        return True
 
 
 def _row(item: dict[str, Any]) -> dict[str, Any]:

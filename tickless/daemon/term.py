@@ -397,7 +397,7 @@ class Term:
         launches: list[Launch] = []
         stops: dict[str, list[StopOrder]] = {}
         acks: dict[str, list[AttemptId]] = {}
-        told: list[AttemptEnded | RunChanged | DagPaused | SlotsSkipped] = []
+        told: list[Launch | AttemptEnded | RunChanged | DagPaused | SlotsSkipped] = []
         for entry in entries:
             for effect in entry.decision.effects:
                 match effect:
@@ -405,6 +405,7 @@ class Term:
                         self._unlaunched.discard(effect.attempt_id)
                         if effect.executor in self._attached:
                             launches.append(effect)
+                        told.append(effect)
                     case StopAttempt() if effect.stop.attempt_id in self._poison.quarantined:
                         asyncio.get_running_loop().call_soon(self._end_quarantined, AttemptId(effect.stop.attempt_id))
                     case StopAttempt():

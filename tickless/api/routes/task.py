@@ -69,21 +69,29 @@ async def read_log(
     map_index: MapIndex = UNMAPPED,
     try_number: Annotated[int | None, Query(ge=1, lt=2**31)] = None,
     attempt_id: Annotated[int | None, Query(ge=1, lt=2**63)] = None,
+    after_attempt: Annotated[int | None, Query(ge=1, lt=2**63)] = None,
     offset: Annotated[int, Query(ge=0, lt=2**63)] = 0,
     follow: bool = False,
 ) -> StreamingResponse:
     """What an attempt wrote (stdout and stderr), from byte `offset` on; the latest attempt unless one is named.
 
     With `follow` it waits for the attempt to start, and ends when it has ended and everything is read. The header
-    Tickless-Attempt names the attempt: ask for it again, with an offset, to go on after a broken connection.
+    Tickless-Attempt names the attempt: ask for it again, with an offset, to go on after a broken connection; or ask
+    for the next one with `after_attempt`. When no other comes because the task has ended, nothing is answered and the
+    header is not there.
     """
     key = TaskKey(RunKey(run), TaskId(task_id), map_index)
     info = await find_instance(backend, run, task_id, map_index)
+    if after_attempt is not None:
+        attempt = await _while_connected(request, partial(_wait_for_attempt, backend, key, after_attempt))
+        if attempt is None:
+            return StreamingResponse(iter(()), media_type=_LOG_TYPE)
+        attempt_id = attempt.attempt_id
     attempt = await _choose(backend, key, try_number, attempt_id)
     if attempt is None and (try_number or attempt_id):
         raise NotFound(f"{key} has no such attempt", hint="`tickless task list` shows the number of the latest try.")
     if attempt is None and follow and info.row.state not in FINISHED_TASK_STATES:
-        attempt = await _while_connected(request, partial(_wait_for_attempt, backend, key))
+        attempt = await _while_connected(request, partial(_wait_for_attempt, backend, key, 0))
     if attempt is None:
         raise NotFound(f"{key} has not run: it is {info.row.state}", hint=f"`tickless why {run} {task_id}` says why.")
     headers = {"Tickless-Attempt": str(attempt.attempt_id), "Tickless-Try": str(attempt.try_number)}
@@ -103,11 +111,13 @@ async def _choose(backend: Backend, key: TaskKey, try_number: int | None, attemp
     return None
 
 
-async def _wait_for_attempt(backend: Backend, key: TaskKey) -> AttemptRow | None:
-    """The first attempt, once there is one; None when the task ended without any."""
+async def _wait_for_attempt(backend: Backend, key: TaskKey, after: int) -> AttemptRow | None:
+    """The latest attempt, once there is one later than `after`; None when the task has ended without any."""
     with backend.watch.subscribe(key.run) as watcher:
         while True:
             attempt = await _choose(backend, key, None, None)
+            if attempt is not None and attempt.attempt_id <= after:
+                attempt = None
             info = await backend.reader.instance(key)
             if attempt is not None or info is None or info.row.state in FINISHED_TASK_STATES:
                 return attempt
