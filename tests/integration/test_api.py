@@ -10,6 +10,7 @@ import stat
 import threading
 import time
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 from fastapi import FastAPI
 
 from tests.support.backend import FakeBackend, Served, served
+from tests.support.builders import cron
 from tickless.api.access import Access, access_of, check_every_route, every_route
 from tickless.api.app import make_app
 from tickless.cli.client import Client, ConnectionBroke
@@ -338,3 +340,30 @@ def raw(path: Path, request: bytes) -> http.client.HTTPResponse:
     response = http.client.HTTPResponse(connection)
     response.begin()
     return response
+
+
+# ---- schedules ----------------------------------------------------------------------------------------------------
+
+
+def test_a_dag_tells_of_its_schedule_and_can_be_paused(daemon: Served, client: Client) -> None:
+    daemon.backend.reader.schedules["etl"] = cron("0 6 * * *", timezone="Europe/Berlin", interval_seconds=3600.0)
+    found = client.get("/dags/etl")
+    assert (found["is_paused"], found["schedule"], found["timezone"]) == (False, "0 6 * * *", "Europe/Berlin")
+    slots = client.get("/dags/etl/next", limit=3)["items"]
+    assert len(slots) == 3 and slots[0]["run_after"] == found["next_run_at"]
+    first = {key: datetime.fromisoformat(value) for key, value in slots[0].items()}
+    assert first["run_after"].hour == 5 and first["data_interval_end"] == first["run_after"]
+    assert first["data_interval_end"] - first["data_interval_start"] == timedelta(hours=1)
+    assert client.get("/dags/etl/why")["items"] == []
+
+    paused = client.post("/dags/etl/pause")
+    assert (paused["is_paused"], paused["next_run_at"]) == (True, None)
+    assert len(client.get("/dags/etl/next")["items"]) == 5, "as if it were not paused"
+    assert [reason["code"] for reason in client.get("/dags/etl/why")["items"]] == ["paused"]
+    assert client.get("/dags")["items"][0]["is_paused"]
+    assert client.post("/dags/etl/unpause")["is_paused"] is False
+    for path in ("/dags/nothing/next", "/dags/nothing/why"):
+        with pytest.raises(NotFound):
+            client.get(path)
+    with pytest.raises(NotFound):
+        client.post("/dags/nothing/pause")

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.backend import START, Served, served
+from tests.support.builders import cron
 from tickless.core.explain import Reason
 from tickless.model.row import AttemptRow
 from tickless.model.state import AttemptState, RunState
@@ -331,3 +332,22 @@ def test_a_daemon_that_does_not_answer_is_sent_a_signal(tmp_path: Path) -> None:
     subprocess.run([*TICKLESS, "stop"], env=environment(tmp_path), capture_output=True, check=True)
     assert mute.wait(10) == -signal.SIGTERM
     mute.stdout.close()
+
+
+def test_a_dag_is_shown_with_its_schedule_and_paused(daemon: Served, tickless: Tickless) -> None:
+    daemon.backend.reader.schedules["etl"] = cron("0 6 * * *")
+    headings, line = tickless("dag", "list").stdout.splitlines()[:2]
+    assert "SCHEDULE" in headings and "NEXT RUN" in headings and "0 6 * * *" in line
+    assert len(tickless("dag", "next", "etl", "-n", "3").stdout.splitlines()) == 4
+    assert [*json.loads(tickless("dag", "next", "etl", "-n", "1", "-o", "json").stdout)[0]] == [
+        "run_after",
+        "data_interval_start",
+        "data_interval_end",
+    ]
+    done = tickless("dag", "pause", "etl")
+    assert (done.stdout, done.stderr) == ("", "DAG etl is paused\n")
+    assert " paused " in tickless("dag", "list").stdout
+    shown = tickless("dag", "show", "etl").stdout
+    assert "0 6 * * *" in shown and shown.endswith("DAG 'etl' is paused.\n")
+    assert "is not paused, its next run is due" in tickless("dag", "unpause", "etl").stderr
+    tickless("dag", "pause", "nothing", code=3)

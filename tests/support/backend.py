@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,7 +29,9 @@ from tickless.errors import NotFound, Refused, Unavailable
 from tickless.logs.files import LogFiles
 from tickless.model.id import UNMAPPED, AttemptId, RunKey, TaskId, TaskKey, VersionKey
 from tickless.model.row import AttemptRow, InstanceRow, RunRow
+from tickless.model.schedule import ScheduleRules, ScheduleSpec, Slot
 from tickless.model.state import FINISHED_RUN_STATES, AttemptState, EndReason, RunState, TaskState
+from tickless.schedule.timetable import upcoming
 from tickless.store.pool import ReadPool
 from tickless.store.reader import DagInfo, ImportErrorInfo, InstanceInfo, PoolInfo, Reader, RunInfo
 
@@ -40,6 +43,8 @@ class FakeReader(Reader):
     """The reader's answers, from dicts."""
 
     def __init__(self) -> None:
+        self.paused: set[str] = set()
+        self.schedules: dict[str, ScheduleSpec] = {}
         super().__init__(ReadPool("postgresql://nowhere/"))
         self.dag_ids = ["etl", "fan"]
         self.run_rows: dict[int, RunRow] = {}
@@ -68,8 +73,8 @@ class FakeReader(Reader):
             changed_at=START,
             import_error=None,
             live_runs=sum(run.row.state not in FINISHED_RUN_STATES for run in runs),
-            is_paused=False,
-            schedule=None,
+            is_paused=dag_id in self.paused,
+            schedule=self.schedules.get(dag_id),
             last_interval=None,
             scheduled_since=None,
             last_run=runs[0] if runs else None,
@@ -189,6 +194,21 @@ class FakeBackend:
         if row.state in FINISHED_RUN_STATES:
             raise Refused(f"run {run} is finished: {row.state}")
         self.reader.run_rows[run] = replace(row, cancel_requested_at=START)
+
+    async def pause_dag(self, dag_id: str, *, is_paused: bool) -> None:
+        self._check()
+        if dag_id not in self.reader.dag_ids:
+            raise NotFound(f"there is no DAG {dag_id!r}")
+        (self.reader.paused.add if is_paused else self.reader.paused.discard)(dag_id)
+
+    def upcoming(self, dag: DagInfo, count: int) -> Sequence[Slot]:
+        if dag.schedule is None:
+            return []
+        return list(islice(upcoming(dag.schedule, ScheduleRules(), dag.last_interval, START), count))
+
+    def explain_schedule(self, dag_id: str) -> Sequence[Reason]:
+        self._check()
+        return [Reason(code="paused", message=f"DAG {dag_id!r} is paused.")] if dag_id in self.reader.paused else []
 
     async def set_pool(self, name: str, slots: int) -> None:
         self._check()

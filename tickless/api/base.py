@@ -16,7 +16,8 @@ from tickless.core.commands import RunStarted, StartRun
 from tickless.core.explain import Reason as Reason
 from tickless.logs.base import LogStore
 from tickless.model.id import RunKey
-from tickless.store.reader import Reader
+from tickless.model.schedule import Slot
+from tickless.store.reader import DagInfo, Reader
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +76,18 @@ class Backend(Protocol):
         ...
 
     async def set_pool(self, name: str, slots: int) -> None: ...
+
+    async def pause_dag(self, dag_id: str, *, is_paused: bool) -> None:
+        """Pause or unpause a DAG. NotFound for one that was never known."""
+        ...
+
+    def upcoming(self, dag: DagInfo, count: int) -> Sequence[Slot]:
+        """The next slots of its schedule, as if it were not paused; the first may be due already."""
+        ...
+
+    def explain_schedule(self, dag_id: str) -> Sequence[Reason]:
+        """Why the schedule makes no run now; empty when nothing but time holds it back."""
+        ...
 
     async def explain(self, run: RunKey, task_id: str | None, map_index: int) -> Sequence[Reason]:
         """Why the run (every unfinished task of it) or the task does not run; never empty."""

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel
 
 from tickless.model.row import AttemptRow
+from tickless.model.schedule import Slot
 from tickless.model.state import FINISHED_RUN_STATES, TaskState
 from tickless.store.reader import DagInfo, ImportErrorInfo, InstanceInfo, PoolInfo, RunInfo
 
@@ -36,6 +37,10 @@ class RunView(BaseModel):
     version: int
     conf: Any
     logical_date: datetime | None
+    run_after: datetime | None
+    """When its slot was due; None = somebody started it."""
+    data_interval_start: datetime | None
+    data_interval_end: datetime | None
     queued_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
@@ -57,6 +62,9 @@ class RunView(BaseModel):
             version=info.version_number,
             conf=json.loads(row.conf),
             logical_date=row.logical_date,
+            run_after=row.run_after,
+            data_interval_start=row.data_interval_start,
+            data_interval_end=row.data_interval_end,
             queued_at=row.queued_at,
             started_at=row.started_at,
             ended_at=row.ended_at,
@@ -84,20 +92,44 @@ class DagView(BaseModel):
     file: str | None
     changed_at: datetime
     import_error: str | None
+    is_paused: bool
+    schedule: str | None
+    """As it is written in the file."""
+    timezone: str | None
+    """Of the schedule; None = the configured default."""
+    next_run_at: datetime | None
+    """When its next slot is due; None while it is paused, or when there is none."""
     live_runs: int
     last_run: RunView | None
 
     @staticmethod
-    def of(info: DagInfo) -> DagView:
+    def of(info: DagInfo, next_slot: Slot | None) -> DagView:
+        schedule = info.schedule if info.version is not None else None
         return DagView(
             dag_id=info.dag_id,
             version=info.version_number,
             file=info.file,
             changed_at=info.changed_at,
             import_error=info.import_error,
+            is_paused=info.is_paused,
+            schedule=schedule.text if schedule is not None else None,
+            timezone=schedule.timezone if schedule is not None else None,
+            next_run_at=next_slot.run_after if next_slot is not None and not info.is_paused else None,
             live_runs=info.live_runs,
             last_run=RunView.of(info.last_run) if info.last_run else None,
         )
+
+
+class SlotView(BaseModel):
+    """A slot of a schedule, and the data interval of its run."""
+
+    run_after: datetime
+    data_interval_start: datetime
+    data_interval_end: datetime
+
+    @staticmethod
+    def of(slot: Slot) -> SlotView:
+        return SlotView(run_after=slot.run_after, data_interval_start=slot.start, data_interval_end=slot.end)
 
 
 class ImportErrorView(BaseModel):

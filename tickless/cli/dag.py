@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from tickless.cli.client import Client
+from tickless.cli.client import Client, path_of
 from tickless.cli.command import Group
 from tickless.cli.options import options_of
-from tickless.cli.output import emit_json, emit_table, moment, safe
+from tickless.cli.output import emit_fields, emit_json, emit_table, moment, safe
 from tickless.cli.page import every_page
 from tickless.cli.problem import say
 
@@ -25,15 +25,96 @@ def list_dags(ctx: click.Context) -> None:
     rows = [
         {
             **dag,
+            "next": "paused" if dag["is_paused"] else moment(dag["next_run_at"]),
             "last": f"{dag['last_run']['run']}: {dag['last_run']['state']}" if dag["last_run"] else None,
             "problem": "import error" if dag["import_error"] else None,
         }
         for dag in dags
     ]
-    columns = {"dag_id": "dag", "version": "version", "file": "file", "live_runs": "live runs", "last": "last run"}
+    columns = {
+        "dag_id": "dag",
+        "version": "version",
+        "file": "file",
+        "schedule": "schedule",
+        "next": "next run",
+        "live_runs": "live runs",
+        "last": "last run",
+    }
     if any(row["problem"] for row in rows):
         columns["problem"] = "problem"
     emit_table(rows, columns)
+
+
+@dag.command("show")
+@click.argument("dag_id", metavar="DAG")
+@click.pass_context
+def show(ctx: click.Context, dag_id: str) -> None:
+    """Show one DAG, when its next run is due, and what stands in the way."""
+    options = options_of(ctx)
+    client = Client(options.socket)
+    found = client.get(path_of("dags", dag_id))
+    reasons = client.get(path_of("dags", dag_id, "why"))["items"]
+    if options.is_json:
+        return emit_json({**found, "why": reasons})
+    last = found["last_run"]
+    emit_fields(
+        {
+            **{key: found[key] for key in ("dag_id", "version", "file", "schedule", "timezone")},
+            "paused": found["is_paused"],
+            "next run": moment(found["next_run_at"]) if found["next_run_at"] else None,
+            "live runs": found["live_runs"],
+            "last run": f"{last['run']} ({last['run_id']}): {last['state']}" if last else None,
+            "import error": found["import_error"],
+        }
+    )
+    for reason in reasons:
+        print(safe(reason["message"]))
+        if reason["hint"]:
+            print(safe(f"  {reason['hint']}"))
+
+
+@dag.command("next")
+@click.argument("dag_id", metavar="DAG")
+@click.option("-n", "count", type=click.IntRange(1, 1000), default=5, show_default=True, help="How many.")
+@click.pass_context
+def list_next(ctx: click.Context, dag_id: str, count: int) -> None:
+    """List when the next runs of a DAG are due, and the data intervals that they will have."""
+    options = options_of(ctx)
+    client = Client(options.socket)
+    slots = client.get(path_of("dags", dag_id, "next"), limit=count)["items"]
+    if options.is_json:
+        return emit_json(slots)
+    names = {"run_after": "run after", "data_interval_start": "interval start", "data_interval_end": "interval end"}
+    emit_table([{key: moment(slot[key]) for key in names} for slot in slots], names)
+    for reason in client.get(path_of("dags", dag_id, "why"))["items"]:
+        say(reason["message"])
+
+
+@dag.command("pause")
+@click.argument("dag_id", metavar="DAG")
+@click.pass_context
+def pause(ctx: click.Context, dag_id: str) -> None:
+    """Pause a DAG: its schedule makes no runs, none of its tasks is sent off. What runs goes on."""
+    _pause(ctx, dag_id, "pause")
+
+
+@dag.command("unpause")
+@click.argument("dag_id", metavar="DAG")
+@click.pass_context
+def unpause(ctx: click.Context, dag_id: str) -> None:
+    """Let a paused DAG go on."""
+    _pause(ctx, dag_id, "unpause")
+
+
+def _pause(ctx: click.Context, dag_id: str, verb: str) -> None:
+    options = options_of(ctx)
+    found = Client(options.socket).post(path_of("dags", dag_id, verb))
+    if options.is_json:
+        return emit_json(found)
+    if found["is_paused"]:
+        return say(f"DAG {dag_id} is paused")
+    due = f", its next run is due {moment(found['next_run_at'])}" if found["next_run_at"] else ""
+    say(f"DAG {dag_id} is not paused{due}")
 
 
 @dag.command("errors")

@@ -108,6 +108,12 @@ def show(ctx: click.Context, run_ref: str) -> None:
         {
             **{key: found[key] for key in ("run", "dag_id", "run_id", "state", "run_type", "version")},
             "conf": json.dumps(found["conf"]) if found["conf"] else None,
+            "run after": moment(found["run_after"]) if found["run_after"] else None,
+            "data interval": (
+                f"{moment(found['data_interval_start'])} to {moment(found['data_interval_end'])}"
+                if found["data_interval_start"]
+                else None
+            ),
             "queued": moment(found["queued_at"]),
             "started": moment(found["started_at"]),
             "ended": moment(found["ended_at"]),

@@ -12,10 +12,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 from tickless.config.place import SOCKET_NAME
+from tickless.errors import UserError
 from tickless.model.limit import Limits, Routing
+from tickless.model.schedule import ScheduleRules
+from tickless.schedule.zone import zone
 
 
 class Reload(StrEnum):
@@ -73,6 +76,14 @@ class LimitsSection(_Section):
         reload=Reload.LIVE,
         doc="Running runs of one DAG, more wait as queued; a DAG's own max_active_runs comes first.",
     )
+    max_consecutive_failed_dag_runs_per_dag: int = _key(
+        0,
+        ge=0,
+        unit="dag runs",
+        reload=Reload.LIVE,
+        doc="A DAG is paused when this many of its runs have failed in a row, 0 = never; a DAG's own"
+        " max_consecutive_failed_dag_runs comes first.",
+    )
     pool_ageing_seconds: float = _key(
         60.0,
         ge=0,
@@ -118,6 +129,39 @@ class DagsSection(_Section):
     parse_processes: int = _key(
         2, ge=1, unit="processes", reload=Reload.RESTART, doc="DAG files that are imported at once."
     )
+
+
+class SchedulesSection(_Section):
+    """What a DAG file may leave open about when its runs are due."""
+
+    default_timezone: str = _key(
+        "UTC",
+        reload=Reload.RESTART,
+        doc="Time zone of schedules and dates that name none, such as Europe/Berlin.",
+    )
+    create_cron_data_intervals: bool = _key(
+        False,
+        reload=Reload.RESTART,
+        doc="true = a run of a cron schedule covers the time between two slots and is due at the second (Airflow 2);"
+        " false = it is due at its slot (Airflow 3).",
+    )
+    create_delta_data_intervals: bool = _key(
+        False, reload=Reload.RESTART, doc="The same for a schedule that is a timedelta."
+    )
+    dags_are_paused_at_creation: bool = _key(
+        False,
+        reload=Reload.RESTART,
+        doc="Whether a DAG that was not known before begins paused; its own is_paused_upon_creation comes first.",
+    )
+
+    @field_validator("default_timezone")
+    @classmethod
+    def _is_known(cls, value: str) -> str:
+        try:
+            zone(value)
+        except UserError as error:
+            raise ValueError(f"{error.message}; {error.hint}") from None
+        return value
 
 
 class LogSection(_Section):
@@ -194,6 +238,7 @@ class Settings(_Section):
     limits_section: LimitsSection = Field(default_factory=LimitsSection, alias="limits")
     database: DatabaseSection = Field(default_factory=DatabaseSection)
     dags: DagsSection = Field(default_factory=DagsSection)
+    schedules: SchedulesSection = Field(default_factory=SchedulesSection)
     log: LogSection = Field(default_factory=LogSection)
     executors: dict[_ExecutorName, ExecutorSection] = Field(default_factory=lambda: {"local": ExecutorSection()})
     queues: dict[_QueueName, str] = Field(
@@ -208,6 +253,10 @@ class Settings(_Section):
     def limits(self) -> Limits:
         """The limits as the engine takes them."""
         return Limits(**self.limits_section.model_dump())
+
+    def schedule_rules(self) -> ScheduleRules:
+        """What DAG files leave open, as the engine takes it."""
+        return ScheduleRules(**self.schedules.model_dump())
 
     def slots(self, executor: str) -> int:
         """Attempts at once of an executor."""

@@ -8,20 +8,23 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 
 from tickless.api.base import Reason, Status
 from tickless.api.watch import RunWatch
 from tickless.clock import Clock
-from tickless.core.commands import CancelRun, RunStarted, SetPool, StartRun
+from tickless.core.commands import CancelRun, PauseDag, RunStarted, SetPool, StartRun, UnpauseDag
 from tickless.core.runs import run_id_taken
-from tickless.core.explain import explain_run, explain_task
+from tickless.core.explain import explain_run, explain_schedule, explain_task
 from tickless.daemon.scheduler import Scheduler
 from tickless.daemon.signals import StopKind
-from tickless.errors import NotFound, Refused, Unavailable
+from tickless.errors import NotFound, Refused, Unavailable, UserError
 from tickless.logs.base import LogStore
 from tickless.model.id import RunKey, TaskId, TaskKey
-from tickless.store.reader import Reader
+from tickless.model.schedule import ScheduleRules, Slot
+from tickless.schedule.timetable import upcoming
+from tickless.store.reader import DagInfo, Reader
 
 
 @dataclass(slots=True)
@@ -52,6 +55,7 @@ class DaemonBackend:
         watch: RunWatch,
         health: Health,
         clock: Clock,
+        schedule_rules: ScheduleRules,
         stop: Callable[[StopKind], None],
     ) -> None:
         self._scheduler = scheduler
@@ -60,6 +64,7 @@ class DaemonBackend:
         self._watch = watch
         self._health = health
         self._clock = clock
+        self._schedule_rules = schedule_rules
         self._stop = stop
 
     @property
@@ -97,6 +102,24 @@ class DaemonBackend:
 
     async def set_pool(self, name: str, slots: int) -> None:
         await self._scheduler.decide(SetPool(name=name, slots=slots))
+
+    async def pause_dag(self, dag_id: str, *, is_paused: bool) -> None:
+        await self._scheduler.decide(PauseDag(dag_id=dag_id) if is_paused else UnpauseDag(dag_id=dag_id))
+
+    def upcoming(self, dag: DagInfo, count: int) -> Sequence[Slot]:
+        if dag.schedule is None:
+            return []
+        slots = upcoming(dag.schedule, self._schedule_rules, dag.last_interval, self._clock.now(), dag.scheduled_since)
+        try:
+            return list(islice(slots, count))
+        except (UserError, OverflowError):
+            return []  # it cannot be read on this machine: `explain_schedule` says why
+
+    def explain_schedule(self, dag_id: str) -> Sequence[Reason]:
+        try:
+            return explain_schedule(self._scheduler.engine, dag_id, self._clock.now())
+        except Unavailable as error:
+            return [Reason(code="recovering", message=f"Nothing is scheduled now: {error.message}.", hint=error.hint)]
 
     async def explain(self, run: RunKey, task_id: str | None, map_index: int) -> Sequence[Reason]:
         engine = self._scheduler.engine

@@ -155,6 +155,7 @@ class Daemon:
                 kill_grace_seconds=settings.tasks.kill_grace_seconds,
                 max_output_bytes=settings.tasks.max_output_bytes,
             ),
+            schedule_rules=settings.schedule_rules(),
             decode_spec=msgspec.json.Decoder(DagSpec).decode,
             publish=watch.publish,
             prepare=self._revive,
@@ -170,6 +171,7 @@ class Daemon:
             watch=watch,
             health=self._health,
             clock=clock,
+            schedule_rules=settings.schedule_rules(),
             stop=self.stop,
         )
         secrets = Secrets(
