@@ -2,11 +2,44 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 from tests.support.stage import Stage
+
+RESTART = {
+    "r.py": """
+from tickless import Variable, trigger_dag
+@task
+def one():
+    Variable.set("k", "v")
+    note("S")
+    wait_at("one")
+    return trigger_dag("triggered").run_id
+
+@task
+def two():
+    wait_at("two")
+    return Variable.delete("k")
+
+@task
+def three():
+    wait_at("three")
+    return Variable.get("gone", "default")
+
+with DAG("triggers"):
+    one()
+with DAG("deletes"):
+    two()
+with DAG("reads"):
+    three()
+with DAG("triggered"):
+    bash("echo")
+"""
+}
 
 FILES = {
     "asks.py": """
@@ -120,3 +153,60 @@ def test_runs_are_triggered_and_looked_after(stage: Stage) -> None:
     assert names[1] == "named"
     assert {row["run_type"] for row in rows} == {"operator_triggered"}
     assert stage.output(rows[0]["key"], "echo") == '{"from": "a task"}'
+
+
+@pytest.mark.parametrize("how", ["kill", "term"])
+def test_a_task_that_asks_while_no_daemon_is_there_is_answered_by_the_next(how: str) -> None:
+    with Stage(RESTART) as stage:
+        stage.start()
+        run = stage.go("reads")
+        stage.wait_state(run, "three", "running")
+        if how == "kill":
+            stage.kill_daemon()
+        else:
+            assert stage.terminate_daemon() == 0
+        stage.open_gate("three")
+        stage.start()
+        assert stage.end(run) == "success"
+        assert stage.output(run, "three") == "default"
+        assert len(stage.attempts(run, "three")) == 1
+        stage.assert_clean_log()
+
+
+def test_a_daemon_killed_before_its_answer_has_changed_everything_once() -> None:
+    """What a task asked for is committed, and the daemon dies: the next one gives the answer, and changes nothing."""
+    with Stage(RESTART) as stage:
+        stage.start()
+        triggers, deletes = stage.go("triggers"), stage.go("deletes")
+        stage.wait(lambda: stage.notes_file.exists(), "a variable that is set")
+        stage.wait_state(triggers, "one", "running")
+        stage.wait_state(deletes, "two", "running")
+        for gate, run in (("one", triggers), ("two", deletes)):
+            stage.kill_daemon()
+            stage.open_gate(gate)
+            points = stage.arm(daemon__before_answer="kill")
+            stage.start(points, is_awaited=False)
+            stage.wait_killed()
+            points.assert_all_fired()
+            stage.start()
+            assert stage.end(run) == "success"
+        [triggered] = stage.query("select key, run_id from dag_run where dag_id = 'triggered'")
+        assert stage.output(triggers, "one") == triggered["run_id"], "the one run, however often it was asked for"
+        assert stage.output(deletes, "two") == 1, "there was one, also in the eyes of the second daemon"
+        assert [len(stage.attempts(triggers, "one")), len(stage.attempts(deletes, "two"))] == [1, 1]
+        assert stage.end(triggered["key"]) == "success"
+        stage.assert_clean_log()
+
+
+def test_a_request_is_asked_again_when_postgres_has_been_away() -> None:
+    with Stage(RESTART) as stage:
+        stage.start()
+        run = stage.go("triggers")
+        stage.wait(lambda: stage.notes_file.exists(), "a variable that is set")
+        postmaster = stage.postmaster_pid()
+        assert postmaster is not None
+        os.kill(postmaster, signal.SIGKILL)
+        stage.open_gate("one")
+        assert stage.patiently(lambda: stage.end(run)) == "success"
+        [triggered] = stage.query("select run_id from dag_run where dag_id = 'triggered'")
+        assert stage.output(run, "one") == triggered["run_id"]

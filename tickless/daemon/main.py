@@ -183,7 +183,7 @@ class Daemon:
             on_lost=scheduler.writer_lost,
         )
         desk = RequestDesk(
-            scheduler=scheduler,
+            engine=lambda: scheduler.engine,
             executors=list(executors.values()),
             store=store,
             reader=reader,

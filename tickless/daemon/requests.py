@@ -24,8 +24,8 @@ import msgspec
 from tickless import failpoint
 from tickless.clock import Clock
 from tickless.core.commands import RunStarted, StartRun
+from tickless.core.engine import Engine
 from tickless.core.record import Attempt
-from tickless.daemon.scheduler import Scheduler
 from tickless.daemon.secrets import Secrets
 from tickless.errors import Conflict, NotFound, Refused, TicklessError, Unavailable, UserError
 from tickless.executors.base import Executor
@@ -66,7 +66,7 @@ class RequestDesk:
     def __init__(
         self,
         *,
-        scheduler: Scheduler,
+        engine: Callable[[], Engine],
         executors: Sequence[Executor],
         store: Store,
         reader: Reader,
@@ -74,8 +74,9 @@ class RequestDesk:
         start_run: Callable[[StartRun], Awaitable[RunStarted]],
         clock: Clock,
     ) -> None:
-        """`start_run` finds finished runs by their idempotency key, too."""
-        self._scheduler = scheduler
+        """`engine` raises Unavailable while nobody leads; `start_run` finds a run by its idempotency key, a finished
+        one too."""
+        self._engine = engine
         self._store = store
         self._reader = reader
         self._secrets = secrets
@@ -119,7 +120,7 @@ class RequestDesk:
 
     async def _answer(self, executor: Executor, request: AttemptRequest) -> Answer:
         try:
-            attempt = self._scheduler.engine.attempts.get(AttemptId(request.attempt_id))
+            attempt = self._engine().attempts.get(AttemptId(request.attempt_id))
             if attempt is None or attempt.instance is None or attempt.row.executor != executor.name:
                 raise Refused("this attempt is over")
             value = await self._value(attempt, request)

@@ -164,6 +164,8 @@ class Client:
                 if not data:
                     raise Unavailable("the launcher has closed this task's channel to the daemon")
         except OSError as error:
+            if error.errno is None:
+                raise  # from a signal handler of the user's: a TimeoutError is an OSError, too
             raise Unavailable(f"this task's channel to the daemon is broken: {error}") from error
 
 

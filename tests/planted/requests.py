@@ -1,0 +1,93 @@
+"""Sabotages of requests of running tasks, from the user's code to the database."""
+
+from __future__ import annotations
+
+from tests.planted.runner import Sabotage
+
+DESK = "tickless/daemon/requests.py"
+CHANNELS = "tickless/launcher/channels.py"
+CLIENT = "tickless/runner/client.py"
+AT_DESK = "tests/integration/test_request_desk.py::"
+AT_CHANNEL = "tests/scenario/test_channels.py::"
+WHOLE = "tests/scenario/test_task_requests.py::"
+
+SABOTAGES = [
+    Sabotage(
+        name="request_answered_before_its_commit",
+        file=DESK,
+        old="                await self._secrets.set_variable(ask.key, ask.value, ask.description, request=key)\n",
+        new="                call = partial(self._secrets.set_variable, ask.key, ask.value, request=key)\n"
+        "                assert self._tasks is not None\n"
+        "                self._tasks.start_soon(call)\n",
+        tests=(AT_DESK + "test_nothing_is_answered_before_its_commit[ask0]",),
+    ),
+    Sabotage(
+        name="request_of_an_attempt_that_is_over_served",
+        file=DESK,
+        old="            if attempt is None or attempt.instance is None or attempt.row.executor != executor.name:\n",
+        new="            if attempt is None:\n",
+        tests=(
+            AT_DESK + "test_only_a_live_attempt_is_served_and_only_by_its_own_executor",
+            AT_DESK + "test_an_attempt_whose_run_is_over_is_not_served",
+        ),
+    ),
+    Sabotage(
+        name="triggered_run_without_an_idempotency_key",
+        file=DESK,
+        old='                return await self._trigger(ask, f"attempt:{attempt.id}:{request.number}")\n',
+        new="                return await self._trigger(ask, str(self._clock.monotonic()))\n",
+        tests=(WHOLE + "test_a_daemon_killed_before_its_answer_has_changed_everything_once",),
+    ),
+    Sabotage(
+        name="repeated_change_made_again",
+        file="tickless/store/migrations/r_setting.sql",
+        old="        where q.attempt_id = p_attempt and q.number >= p_number;\n",
+        new="        where q.attempt_id = p_attempt and q.number > p_number;\n",
+        tests=(
+            "tests/contract/test_settings.py::test_a_repeated_request_changes_nothing_and_is_answered_alike[postgres]",
+            WHOLE + "test_a_daemon_killed_before_its_answer_has_changed_everything_once",
+        ),
+    ),
+    Sabotage(
+        name="failed_request_not_tried_again",
+        file=DESK,
+        old="                except (Unavailable, Conflict):\n                    await",
+        new="                except (Unavailable, Conflict):\n                    return\n                    await",
+        tests=(AT_DESK + "test_what_cannot_be_committed_is_tried_again_until_it_is",),
+    ),
+    Sabotage(
+        name="channel_read_between_request_and_answer",
+        file=CHANNELS,
+        old="        self._watch(channel, 0)\n        channel.held =",
+        new="        channel.held =",
+        tests=(AT_CHANNEL + "test_a_flood_is_one_request_and_holds_nobody_up",),
+    ),
+    Sabotage(
+        name="held_requests_not_given_to_a_new_leader",
+        file="tickless/launcher/server.py",
+        old="        for request in launcher.channels.held():\n            self._forward(request)\n",
+        new="",
+        tests=(AT_CHANNEL + "test_a_request_waits_for_the_next_leader",),
+    ),
+    Sabotage(
+        name="answer_to_another_number_passed_on",
+        file=CHANNELS,
+        old="        if channel is None or channel.held is None or channel.held.number != given.answer.number:\n",
+        new="        if channel is None or channel.held is None:\n",
+        tests=(AT_CHANNEL + "test_answers_to_other_numbers_and_other_attempts_are_dropped",),
+    ),
+    Sabotage(
+        name="request_of_a_forked_child_sent",
+        file=CLIENT,
+        old="        if os.getpid() != self._pid:\n",
+        new="        if self._pid == 0:\n",
+        tests=(AT_CHANNEL + "test_a_forked_child_is_refused_and_its_parent_is_not",),
+    ),
+    Sabotage(
+        name="sealed_text_opened_in_another_place",
+        file="tickless/store/vault.py",
+        old="        if found != place:\n",
+        new="        if not found:\n",
+        tests=("tests/unit/store/test_vault.py::test_a_sealed_text_opens_in_its_own_place_only",),
+    ),
+]
