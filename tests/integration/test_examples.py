@@ -24,7 +24,15 @@ from tickless.daemon.parse import parse_file
 from tickless.model.dag import DagSpec
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-FILES = ("branch_bash.py", "etl_csv.py", "fan_out_files.py", "flaky_retries.py")
+FILES = (
+    "branch_bash.py",
+    "branch_groups.py",
+    "etl_csv.py",
+    "fan_out_files.py",
+    "flaky_retries.py",
+    "outputs_by_key.py",
+    "templates.py",
+)
 
 
 @pytest.fixture(scope="module")

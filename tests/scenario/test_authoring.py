@@ -184,11 +184,6 @@ def test_tasks_end_as_they_say(stage: Stage) -> None:
     assert "chose 'nobody', which DAG 'ends' does not have" in stage.log(run, "wrong")
 
 
-def xcom(stage: Stage, run: int, task_id: str, key: str) -> Any:
-    rows = stage.query("select value from xcom where dag_run_key = $1 and task_id = $2 and key = $3", run, task_id, key)
-    return rows[0]["value"] if rows else None
-
-
 def test_values_are_pushed_and_pulled(stage: Stage) -> None:
     run, _ = stage.do("xcoms")
     states = stage.states(run)
@@ -199,9 +194,9 @@ def test_values_are_pushed_and_pulled(stage: Stage) -> None:
     assert stage.output(run, "said") == 'three 9 [1, 2, {"deep": "three"}]'
     assert stage.output(run, "asks") == ["returned", {"double": 6, "square": 9}, 9]
     assert stage.output(run, "knows") == "red 3 no small returned"
-    assert xcom(stage, run, "push", "none") == "null"
-    assert xcom(stage, run, "split", "square") == "9"
-    assert xcom(stage, run, "fails", "tried") == "2"
+    assert stage.query("select value from xcom where dag_run_key = $1 and key = 'none'", run)[0]["value"] == "null"
+    assert stage.output(run, "split", "square") == 9
+    assert stage.output(run, "fails", "tried") == 2
 
 
 def test_templates_are_rendered_where_the_task_runs(stage: Stage) -> None:

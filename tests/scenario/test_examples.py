@@ -15,7 +15,15 @@ from tests.support.house import ROOT
 from tests.support.stage import Stage
 
 EXAMPLES = ROOT / "examples"
-STARTED = ("etl_csv", "fan_out_files", "branch_bash", "flaky_retries")
+STARTED = (
+    "etl_csv",
+    "fan_out_files",
+    "branch_bash",
+    "branch_groups",
+    "flaky_retries",
+    "outputs_by_key",
+    "templates",
+)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +43,7 @@ def results(stage: Stage, run: int) -> Path:
     return base / str(found["dag_id"]) / str(found["run_id"])
 
 
-def test_there_are_four_and_none_has_an_error_or_a_warning(stage: Stage) -> None:
+def test_all_are_there_and_none_has_an_error_or_a_warning(stage: Stage) -> None:
     assert {dag["dag_id"] for dag in stage.client.get("/dags")["items"]} == set(STARTED)
     assert stage.client.get("/import-errors")["items"] == []
     assert stage.events("dag.import_warned") == []
@@ -92,3 +100,40 @@ def test_flaky_succeeds_at_its_third_try(stage: Stage) -> None:
     assert [attempt["state"] for attempt in stage.attempts(run, "fetch")] == ["success", "failed", "failed"]
     assert stage.output(run, "report") == {"tries": ["try 1", "try 2", "try 3"]}
     assert "the service answered at attempt 3" in stage.log(run, "fetch")
+
+
+@pytest.mark.parametrize(
+    ("changed", "taken", "left"),
+    [
+        (0, [], ["choose", "full.dump", "full.compress", "incremental.find_changes", "incremental.dump", "verify"]),
+        (3, ["choose", "incremental.find_changes", "incremental.dump"], ["full.dump", "full.compress", "verify"]),
+        (5000, ["choose", "full.dump", "full.compress", "verify"], ["incremental.find_changes", "incremental.dump"]),
+    ],
+)
+def test_a_branch_takes_one_of_two_groups(stage: Stage, changed: int, taken: list[str], left: list[str]) -> None:
+    run, state = stage.do("branch_groups", {"changed": changed})
+    assert state == "success"
+    expected = {"is_wanted": "success"} | dict.fromkeys(taken, "success") | dict.fromkeys(left, "skipped")
+    assert stage.states(run) == expected | {"report": "success" if taken else "skipped"}
+    if changed == 3:
+        assert "only 3 changes" in stage.log(run, "verify")
+
+
+def test_templates_are_filled_in_from_params_and_files(stage: Stage) -> None:
+    run, state = stage.do("templates", {"days": 30, "regions": ["north", "o'west"]})
+    assert state == "success", {task_id: task["attempt"]["error"] for task_id, task in stage.tasks(run).items()}
+    statement = stage.output(run, "render")
+    assert 'from shop."sales"\n' in statement
+    assert "  and region in ('north', 'o''west')\ngroup by" in statement
+    assert stage.log(run, "check").split() == ["1", str(stage.output(run, "render", "lines")), "lines"]
+    day = statement.split("and '")[1][:10]
+    assert stage.log(run, "announce") == f"{len(statement)} characters of SQL for {day}, by announce\n"
+    answer = stage.cli("run", "start", "templates", "--conf", '{"days": "many"}')
+    assert (answer.code, "days: 'many' is not of type 'integer'" in answer.error["message"]) == (2, True)
+
+
+def test_values_travel_by_key(stage: Stage) -> None:
+    run, state = stage.do("outputs_by_key")
+    assert state == "success"
+    assert stage.output(run, "warn") == "roof: 31.5 degrees"
+    assert stage.output(run, "archive") == {"count": 3, "note": "taken by hand", "hottest": "roof"}

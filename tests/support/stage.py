@@ -221,9 +221,10 @@ class Stage(House):
         """What the latest attempt of a task wrote."""
         return b"".join(self.client.stream(f"/runs/{run}/tasks/{task_id}/logs")).decode()
 
-    def output(self, run: int, task_id: str) -> Any:
-        """A return value as stored; None when there is none."""
-        found = self.query("select value from xcom where dag_run_key = $1 and task_id = $2", run, task_id)
+    def output(self, run: int, task_id: str, key: str = "return_value") -> Any:
+        """A value that a task has handed on, as stored; None when there is none."""
+        statement = "select value from xcom where dag_run_key = $1 and task_id = $2 and key = $3"
+        found = self.query(statement, run, task_id, key)
         return json.loads(found[0]["value"]) if found else None
 
     def error_of(self, name: str) -> dict[str, Any] | None:

@@ -44,7 +44,8 @@ class DagRun:
         self.start_date = _instant(order.run_started_at)
         self.logical_date = _instant(order.logical_date)
         self.run_after = self.logical_date or self.queued_at
-        self.data_interval_start = self.data_interval_end = self.run_after
+        self.data_interval_start = _instant(order.data_interval_start) or self.run_after
+        self.data_interval_end = _instant(order.data_interval_end) or self.run_after
 
     def __repr__(self) -> str:
         return f"<DagRun {self.dag_id} {self.run_id}>"

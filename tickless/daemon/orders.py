@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from tickless.core.attempts import XCOM_RETURN_KEY
 from tickless.core.record import Attempt, Instance
@@ -120,12 +121,14 @@ def build_order(attempt: Attempt, instance: Instance, inputs: Inputs, rules: Ord
         kill_grace_seconds=rules.kill_grace_seconds,
         max_output_bytes=rules.max_output_bytes,
         conf=run.row.conf,
-        logical_date=run.row.logical_date.isoformat() if run.row.logical_date is not None else None,
+        logical_date=_text(run.row.logical_date),
         inputs=inputs.outputs or None,
         input_keys=inputs.keys(),
         run_type=run.row.run_type,
         run_queued_at=run.row.queued_at.isoformat(),
-        run_started_at=run.started_at.isoformat() if run.started_at is not None else None,
+        run_started_at=_text(run.started_at),
+        data_interval_start=_text(run.row.data_interval_start),
+        data_interval_end=_text(run.row.data_interval_end),
         command=spec.command,
         needs_runner=spec.needs_runner,
         env=spec.env,
@@ -134,3 +137,7 @@ def build_order(attempt: Attempt, instance: Instance, inputs: Inputs, rules: Ord
         skip_on_exit_code=spec.skip_on_exit_code,
         do_xcom_push=spec.do_xcom_push,
     )
+
+
+def _text(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat()

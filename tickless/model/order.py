@@ -50,6 +50,8 @@ class Order:
     run_queued_at: str | None = None
     """When the run was made; ISO 8601, UTC, as the other instants."""
     run_started_at: str | None = None
+    data_interval_start: str | None = None
+    data_interval_end: str | None = None
     command: str | None = None
     needs_runner: bool = False
     """Of a bash task: a runner makes the command from the DAG file, then becomes bash."""
