@@ -59,8 +59,7 @@ def test_random_dags_end_as_the_oracle_says(seeds: list[int]) -> None:
     with house_of(dags) as house:
         house.start()
         for first in range(0, len(seeds), AT_ONCE):
-            runs = [house.run(dags[seed].dag_id) for seed in seeds[first : first + AT_ONCE]]
-            wait(house, dags, runs)
+            wait(house, dags, start(house, [dags[seed] for seed in seeds[first : first + AT_ONCE]]))
         judge(house, dags)
         if len(seeds) == IN_ONE_HOUSE:
             assert limits_without_effect(house) == []
@@ -72,7 +71,7 @@ def test_random_dags_end_as_the_oracle_says_however_often_the_daemon_is_killed(s
     dice = random.Random(seeds[0])
     with house_of(dags) as house:
         house.start()
-        runs = [house.run(dag.dag_id) for dag in dags.values()]
+        runs = start(house, list(dags.values()))
         for _ in range(KILLS):
             work(house, dice.randint(5, 100))
             house.kill_daemon()
@@ -90,6 +89,11 @@ def house_of(dags: Mapping[int, DagPlan]) -> House:
     some = [list(dags.values())[first : first + IN_ONE_FILE] for first in range(0, len(dags), IN_ONE_FILE)]
     files = {f"{dags[0].dag_id}.py": source_of(dags) for dags in some}
     return House(files, plans, limits=limits, pools=POOLS)
+
+
+def start(house: House, dags: list[DagPlan]) -> list[int]:
+    """Start the runs of some DAGs; their keys."""
+    return [house.run(dag.dag_id) for dag in dags for _ in range(dag.runs)]
 
 
 def work(house: House, count: int) -> None:
@@ -116,13 +120,16 @@ def judge(house: House, dags: Mapping[int, DagPlan]) -> None:
     """Each run must have ended in one of the ways that the oracle finds, and the ledger must balance."""
     found = outcomes_in(house)
     wrong = [
-        story(seed, dag, found[dag.dag_id])
+        story(seed, dag, outcome)
         for seed, dag in dags.items()
-        if found[dag.dag_id] not in Oracle(dag).outcomes()
+        for outcome in found[dag.dag_id]
+        if outcome not in Oracle(dag).outcomes()
     ]
-    assert not wrong, f"{len(wrong)} of {len(dags)} runs ended otherwise than foretold\n" + "\n".join(wrong[:3])
+    assert not wrong, f"{len(wrong)} runs ended otherwise than foretold\n" + "\n".join(wrong[:3])
+    assert {dag_id: len(outcomes) for dag_id, outcomes in found.items()} == {d.dag_id: d.runs for d in dags.values()}
+    assert runs_at_once(house, [dag.dag_id for dag in dags.values() if dag.max_active_runs == 1]) == []
     # What the ledger asserts of every house, limits among them; that the states are right is known by now.
-    house.plans = {dag.dag_id: plan_of(dag, found[dag.dag_id]) for dag in dags.values()}
+    house.plans = {dag.dag_id: plan_of(dag, found[dag.dag_id][0]) for dag in dags.values()}
     house.check()
 
 
@@ -139,6 +146,7 @@ def test_the_dice_cover_what_they_are_meant_to_cover() -> None:
         | {"dags with one outcome": 160, "dags with several outcomes": 5, "dags with max_active_tasks": 80}
         | {"in a pool": 400, "tries": 900}
         | {"groups": 80, "groups in groups": 15, "groups that wait": 40, "groups waited for": 40}
+        | {"dags with several runs": 15, "dags with runs one after the other": 4, "died": 10, "timed out": 3}
     )
     missing = {name: f"{found[name]} of {least}" for name, least in at_least.items() if found[name] < least}
     assert not missing, missing
@@ -161,23 +169,43 @@ def limits_without_effect(house: House) -> list[str]:
     ]
 
 
-def outcomes_in(house: House) -> dict[str, Outcome]:
+def runs_at_once(house: House, dag_ids: list[str]) -> list[str]:
+    """Of DAGs with max_active_runs=1: where a task began while tasks of another run had not all begun or ended."""
+    last: dict[str, str] = {}
+    over: set[tuple[str, str]] = set()
+    found = []
+    for line in house.ledger.lines():
+        dag_id, run_id, _ = line.key.split("/")
+        if dag_id in dag_ids and last.get(dag_id) != run_id:
+            if (dag_id, run_id) in over:
+                found.append(f"{run_id} of {dag_id} went on after {last[dag_id]} had begun")
+            if dag_id in last:
+                over.add((dag_id, last[dag_id]))
+            last[dag_id] = run_id
+    return found
+
+
+def outcomes_in(house: House) -> dict[str, list[Outcome]]:
     """How the runs have ended, by dag_id. Tries are counted twice: as the instance says, and as there are attempts."""
     rows = house.query("""
-        select r.dag_id, r.state as run, task_id, map_index, i.state, i.try_number, count(a.attempt_id) as attempts
+        select r.key, r.dag_id, r.state as run, task_id, map_index, i.state, i.try_number,
+               count(a.attempt_id) as attempts
         from dag_run r
         join task_instance i on i.dag_run_key = r.key
         left join task_attempt a using (dag_run_key, task_id, map_index)
         group by r.key, i.dag_run_key, task_id, map_index
     """)
-    runs: dict[str, str] = {}
-    endings: dict[str, dict[Instance, Ending]] = defaultdict(dict)
+    runs: dict[int, tuple[str, str]] = {}
+    endings: dict[int, dict[Instance, Ending]] = defaultdict(dict)
     for row in rows:
         name = f"{row['task_id']}[{row['map_index']}] of {row['dag_id']}"
         assert row["attempts"] == row["try_number"], f"{name}: {row['attempts']} attempts, try {row['try_number']}"
-        runs[row["dag_id"]] = row["run"]
-        endings[row["dag_id"]][row["task_id"], row["map_index"]] = Ending(state=row["state"], tries=row["try_number"])
-    return {dag_id: Outcome(run=run, instances=in_order(endings[dag_id])) for dag_id, run in runs.items()}
+        runs[row["key"]] = row["dag_id"], row["run"]
+        endings[row["key"]][row["task_id"], row["map_index"]] = Ending(state=row["state"], tries=row["try_number"])
+    found = defaultdict(list)
+    for key, (dag_id, run) in runs.items():
+        found[dag_id].append(Outcome(run=run, instances=in_order(endings[key])))
+    return found
 
 
 def plan_of(dag: DagPlan, outcome: Outcome) -> Plan:
@@ -216,12 +244,13 @@ def difference(one: Outcome, other: Outcome) -> int:
     return len(set(one.instances) ^ set(other.instances))
 
 
-def stuck(dags: Mapping[int, DagPlan], found: Mapping[str, Outcome]) -> str:
+def stuck(dags: Mapping[int, DagPlan], found: Mapping[str, list[Outcome]]) -> str:
     """The runs that have not come to an end."""
     told = [
-        story(seed, dag, found[dag.dag_id])
+        story(seed, dag, outcome)
         for seed, dag in dags.items()
-        if dag.dag_id in found and found[dag.dag_id].run not in ("success", "failed")
+        for outcome in found.get(dag.dag_id, ())
+        if outcome.run not in ("success", "failed")
     ]
     return f"{len(told)} runs did not end\n" + "\n".join(told[:3])
 

@@ -13,6 +13,10 @@ class Act(StrEnum):
     FAIL = "fail"
     GIVE_UP = "give_up"
     """It fails, and there shall be no further try."""
+    DIE = "die"
+    """It is killed by a signal."""
+    HANG = "hang"
+    """It does not end; it has an execution_timeout, and fails with it."""
     SKIP = "skip"
 
 
@@ -44,6 +48,7 @@ class TaskPlan:
     """What the first tasks of a mapped one do; the others do as `acts` says."""
     retries: int = 0
     retry_delay: float = 0
+    execution_timeout: float | None = None
     pool: str | None = None
     pool_slots: int = 1
     priority_weight: int = 1
@@ -80,6 +85,9 @@ class DagPlan:
     tasks: tuple[TaskPlan, ...]
     groups: tuple[GroupPlan, ...] = ()
     max_active_tasks: int | None = None
+    max_active_runs: int | None = None
+    runs: int = 1
+    """How many runs are started together."""
 
     @property
     def units(self) -> list[Unit]:

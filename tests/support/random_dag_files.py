@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tests.support.dag_plan import DagPlan, TaskPlan, Unit
 
 # What a try does is looked up by its number; in bash it is its exit code.
-HEAD = """
+HEAD = '''
 from tickless import AirflowFailException, AirflowSkipException, BranchPythonOperator, ShortCircuitOperator, TaskGroup
 
 ERRORS = {"fail": RuntimeError, "give_up": AirflowFailException, "skip": AirflowSkipException}
@@ -16,15 +16,22 @@ def act(*acts):
     def body():
         time.sleep(0.02)  # so that tasks meet each other at the limits
         this = acts[min(int(os.environ["TICKLESS_TRY_NUMBER"]), len(acts)) - 1]
+        if this == "hang":
+            time.sleep(3600)
+        if this == "die":
+            os.kill(os.getpid(), 9)
         if this != "succeed":
             raise ERRORS[this]("as planned")
     return body
 
-def codes(*acts):
-    numbers = " ".join({"succeed": "0", "fail": "1", "skip": "99"}[each] for each in acts)
-    return f'nap 0.02; codes=({numbers}); n=$((TICKLESS_TRY_NUMBER - 1)); ' + CODE
+def script(*acts):
+    return f"acts=({' '.join(acts)}); " + CODE
 
-CODE = 'c=${codes[n]:-${codes[-1]}}; [ $c = 0 ] || exit $c'
+CODE = """
+nap 0.02
+this=${acts[TICKLESS_TRY_NUMBER - 1]:-${acts[-1]}}
+case $this in fail) exit 1 ;; skip) exit 99 ;; die) kill -KILL $$ ;; hang) sleep 3600 ;; esac
+"""
 
 def chooser(operator, task_id, body, choice, **args):
     def call():
@@ -33,9 +40,9 @@ def chooser(operator, task_id, body, choice, **args):
         note("E")
         return choice
     return operator(task_id=task_id, python_callable=call, **args)
-"""
+'''
 
-ARGUMENTS = ("retries", "pool", "pool_slots", "priority_weight")
+ARGUMENTS = ("retries", "execution_timeout", "pool", "pool_slots", "priority_weight")
 
 
 def source_of(dags: Sequence[DagPlan]) -> str:
@@ -46,6 +53,7 @@ def source_of(dags: Sequence[DagPlan]) -> str:
 def body_of(dag: DagPlan) -> str:
     """The DAG itself."""
     limit = f", max_active_tasks={dag.max_active_tasks}" if dag.max_active_tasks else ""
+    limit += f", max_active_runs={dag.max_active_runs}" if dag.max_active_runs else ""
     return "\n".join([f"with DAG({dag.dag_id!r}{limit}):", *_scope(dag, ())]) + "\n"
 
 
@@ -96,7 +104,7 @@ def _call(task: TaskPlan) -> str:
         case "empty":
             return f"EmptyOperator(task_id={name!r}{args})"
         case "bash":
-            return f"bash({name!r}, codes({acts}){args})"
+            return f"bash({name!r}, script({acts}){args})"
         case "branch":
             choice = task.chooses[0] if len(task.chooses) == 1 else list(task.chooses) or None
             return f"chooser(BranchPythonOperator, {name!r}, act({acts}), {choice!r}{args})"

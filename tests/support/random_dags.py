@@ -18,8 +18,8 @@ POOLS = {"narrow": 2, "wide": 3}
 MOST_TASKS = 15
 MOST_MOMENTS = 4_000
 KINDS = {"python": 9, "bash": 3, "empty": 3, "branch": 0, "short_circuit": 0}
-ENDS = (Act.FAIL, Act.SKIP)
-"""How a task ends that does not succeed. Bash cannot ask for no further try."""
+ENDS = (Act.FAIL, Act.FAIL, Act.SKIP, Act.SKIP, Act.DIE)
+"""How a task ends that does not succeed."""
 
 
 def random_dag(seed: int) -> DagPlan:
@@ -28,10 +28,11 @@ def random_dag(seed: int) -> DagPlan:
     while True:
         dag = Artist(dice).draw(f"random_{seed}")
         try:
-            Oracle(dag, limit=MOST_MOMENTS).outcomes()
+            outcomes = Oracle(dag, limit=MOST_MOMENTS).outcomes()
         except TooManyMomentsError:
             continue
-        return dag
+        # The ledger has one plan for all runs of a DAG.
+        return dag if len(outcomes) == 1 else replace(dag, runs=1)
 
 
 @dataclass
@@ -51,6 +52,8 @@ class Artist:
             tasks=tuple(self.tasks),
             groups=tuple(self.groups),
             max_active_tasks=self.dice.choice((None, None, 1, 2)),
+            max_active_runs=self.dice.choice((None, None, 1)),
+            runs=self.dice.choice((1, 1, 1, 1, 1, 1, 2)),
         )
 
     def draw_layers(self, groups: tuple[str, ...], prefix: str, count: int) -> None:
@@ -92,6 +95,7 @@ class Artist:
         upstream = self.draw_upstream(rule, layers) if layers and dice.random() < 0.9 else ()
         kind = dice.choices(list(KINDS), list(KINDS.values()))[0]
         retries = dice.choice((0, 0, 1, 2))
+        acts = self.draw_acts(kind, retries)
         pool, pool_slots = dice.choice(
             ((None, 1), (None, 1), (None, 1), ("narrow", 1), ("narrow", 2), ("wide", 1), ("wide", 2))
         )
@@ -101,11 +105,12 @@ class Artist:
             kind=kind,
             upstream=upstream,
             rule=rule,
-            acts=self.draw_acts(kind, retries),
+            acts=acts,
             condition=dice.random() < 0.3,
             ignores_rules=dice.random() < 0.5,
             retries=retries,
             retry_delay=dice.choice((0, 0.01)),
+            execution_timeout=0.1 if Act.HANG in acts else None,
             pool=pool,
             pool_slots=pool_slots,
             priority_weight=dice.choice((1, 1, 5)),
@@ -117,10 +122,13 @@ class Artist:
         """Most tasks succeed at once; others fail a few times, and then succeed, or do not."""
         if kind == "empty" or self.dice.random() > self.trouble:
             return (Act.SUCCEED,)
+        if self.dice.random() < 0.05:  # at each try: what else it did would be a race against its timeout
+            return (Act.HANG,)
         failures = self.dice.randint(0, retries)
         if failures and self.dice.random() < 0.6:
             end = Act.SUCCEED
         else:
+            # Bash cannot ask for no further try.
             end = self.dice.choice([end for end in ENDS if kind != "bash" or end is not Act.GIVE_UP])
         return (*(Act.FAIL,) * failures, end)
 
@@ -153,6 +161,8 @@ def coverage(dags: list[DagPlan]) -> Counter[str]:
         found["groups that wait"] += sum(bool(group.upstream) for group in dag.groups)
         found["groups waited for"] += sum(group.group_id in unit.upstream for group in dag.groups for unit in dag.units)
         found["dags with max_active_tasks"] += dag.max_active_tasks is not None
+        found["dags with several runs"] += dag.runs > 1
+        found["dags with runs one after the other"] += dag.runs > 1 and dag.max_active_runs == 1
         found["tasks"] += len(dag.tasks)
         found["in a pool"] += sum(task.pool is not None for task in dag.tasks)
         for (task_id, _), ending in outcome.instances:
@@ -167,6 +177,8 @@ def coverage(dags: list[DagPlan]) -> Counter[str]:
             found["branch follows some"] += task.kind == "branch" and bool(task.chooses) and is_success
             found["branch follows none"] += task.kind == "branch" and not task.chooses and is_success
             found["short circuit"] += task.kind == "short_circuit" and not task.condition and is_success
+            found["died"] += ending.tries > 0 and Act.DIE in task.acts
+            found["timed out"] += ending.tries > 0 and Act.HANG in task.acts
             if oracle.upstream[task_id]:
                 has_run = ending.tries > 0 or is_success  # an empty one has no tries
                 found[f"rule {task.rule} {'runs' if has_run else 'forbids'}"] += 1
