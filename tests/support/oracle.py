@@ -9,7 +9,8 @@ From a moment, the next one is reached by one step:
     1. A rule decides: a task whose trigger rule holds begins to run; one whose rule can no longer hold gets its state.
        Rules decide at once, so as long as there is such a step, nothing else happens.
     2. Otherwise a running task ends. Which one is first, nobody knows: limits, the machine and chance choose. When it
-       is one that chooses, what it does not choose is skipped with its end.
+       is one that chooses, what it does not choose is skipped with its end. (Only then does it matter that tasks also
+       wait for slots: one that was free to run before the choice may have begun, or may not.)
 
 `outcomes` follows every step from every moment it meets, so it finds each ending that is possible, usually exactly
 one. (There are more when a rule stops looking early: an all_success whose one upstream is skipped and whose other one
@@ -42,6 +43,7 @@ Moment = tuple[tuple[Instance, Ending], ...]
 """How far each instance is, in the order of instances."""
 Instances = Mapping[Instance, Ending]
 NOTHING = Ending(state=None)
+SCHEDULED = Ending(state="scheduled")
 RUNNING = Ending(state="running")
 
 
@@ -127,13 +129,16 @@ class Oracle:
         decided = [(instance, decision) for instance in now if (decision := self.decision(now, instance)) is not None]
         for instance, decision in decided:
             if decision == RUN:
-                # No rule asks whether a task runs: when it begins is the same to all others.
+                # No rule asks whether a task has begun: when it does is the same to all others.
                 yield self.begin(now, instance)
                 return
         for instance, decision in decided:
             yield after(now, {instance: Ending(state=decision)})
         if decided:
             return
+        for instance in now:
+            if now[instance] == SCHEDULED:
+                yield after(now, {instance: RUNNING})
         running = [instance for instance, ending in now.items() if ending == RUNNING]
         for instance in running:
             if instance[0] not in self.has_downstream:
@@ -187,14 +192,23 @@ class Oracle:
             return after(others, {(task_id, number): NOTHING for number in range(length)})
         if task.kind == "empty":
             return after(now, {instance: Ending(state=SUCCESS)})  # without having run
-        return after(now, {instance: RUNNING})
+        is_safe = not any(
+            task_id in self.skipped_by(other) and now.get((other.task_id, -1)) in (NOTHING, SCHEDULED, RUNNING)
+            for other in self.dag.tasks
+        )
+        return after(now, {instance: RUNNING if is_safe else SCHEDULED})
 
     def end(self, now: Instances, instance: Instance) -> Moment:
-        """A task has run. What it does not choose is skipped in the same step, unless that has begun already."""
+        """A task has run. What it does not choose is skipped in the same step, unless that runs already.
+
+        A task that waits for nothing but a slot is not left alone: Airflow's UPDATE does not spare it either.
+        """
         task = self.tasks[instance[0]]
         ending = last_try(task, instance[1])
         victims = self.skipped_by(task) if ending.state == SUCCESS else ()
-        skipped = {each: Ending(state=SKIPPED) for each in now if each[0] in victims and now[each] == NOTHING}
+        skipped = {
+            each: Ending(state=SKIPPED) for each in now if each[0] in victims and now[each] in (NOTHING, SCHEDULED)
+        }
         return after(now, {instance: ending} | skipped)
 
     def skipped_by(self, task: TaskPlan) -> set[str]:

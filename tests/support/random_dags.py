@@ -17,8 +17,8 @@ from tests.support.oracle_rules import RULES
 POOLS = {"narrow": 2, "wide": 3}
 MOST_TASKS = 15
 MOST_MOMENTS = 4_000
-KINDS = {"python": 9, "bash": 3, "empty": 3, "branch": 0, "short_circuit": 0}
-ENDS = (Act.FAIL, Act.FAIL, Act.SKIP, Act.SKIP, Act.DIE)
+KINDS = {"python": 9, "bash": 3, "empty": 3, "branch": 2, "short_circuit": 1}
+ENDS = (Act.FAIL, Act.FAIL, Act.SKIP, Act.SKIP, Act.GIVE_UP, Act.DIE)
 """How a task ends that does not succeed."""
 
 
