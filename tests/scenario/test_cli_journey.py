@@ -59,6 +59,32 @@ def test_dags_are_listed(stage: Stage) -> None:
     assert (empty.out, empty.err) == ("", "no DAG file has an error\n")
 
 
+def test_json_lines_are_one_object_per_line(stage: Stage) -> None:
+    answer = stage.cli("dags", "list", "-o", "jsonl", is_json=False)
+    assert {json.loads(line)["dag_id"] for line in answer.out.splitlines()} == {"hello", "quick", "fails"}
+    error = stage.cli("run", "show", 10**6, "-o", "jsonl", is_json=False)
+    assert (error.code, json.loads(error.err)["error"]["code"]) == (3, "not_found")
+
+
+def test_a_wait_has_an_end_if_one_is_asked_for(stage: Stage) -> None:
+    answer = stage.cli("run", "start", "hello", "--wait", "--timeout", "0.2")
+    assert (answer.code, answer.json["is_finished"]) == (124, False)
+    number = answer.json["run"]
+    assert f"run {number} (hello/" in answer.err
+    assert stage.cli("run", "watch", number, "--timeout", "0.1").code == 124
+    stage.open(number, "wait")
+    watched = stage.cli("run", "watch", number, is_json=False)
+    assert (watched.code, watched.out) == (0, "")
+    assert "success after" in watched.err
+
+
+def test_shells_complete_nouns_and_verbs(stage: Stage) -> None:
+    for shell in ("bash", "zsh", "fish"):
+        assert "_TICKLESS_COMPLETE" in stage.cli("completion", shell, is_json=False).out
+    words = {"_TICKLESS_COMPLETE": "bash_complete", "COMP_WORDS": "tickless run wa", "COMP_CWORD": "2"}
+    assert stage.cli(is_json=False, **words).out == "plain,watch\n"
+
+
 def test_a_run_that_is_waited_for_gives_its_verdict_as_exit_code(stage: Stage) -> None:
     good = stage.cli("run", "start", "quick", "--wait")
     assert good.code == 0

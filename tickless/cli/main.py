@@ -15,7 +15,9 @@ from tickless.cli.problem import INTERRUPTED, report
 from tickless.errors import TicklessError
 
 COMMANDS = {
-    "dev": Lazy("tickless.cli.daemon:dev", "Run everything in the foreground, with a private Postgres."),
+    "dev": Lazy(
+        "tickless.cli.daemon:dev", "Run everything in the foreground, with a private Postgres.", ("standalone",)
+    ),
     "daemon": Lazy("tickless.cli.daemon:daemon", "Run the scheduler."),
     "stop": Lazy("tickless.cli.daemon:stop", "Stop the scheduler; running tasks go on."),
     "status": Lazy("tickless.cli.daemon:status", "Say how the scheduler is; exit code 0 once it is ready."),
@@ -25,6 +27,7 @@ COMMANDS = {
     "why": Lazy("tickless.cli.why:why", "Say why a run or a task does not run."),
     "pool": Lazy("tickless.cli.pool:pool", "List pools and change their size.", ("pools",)),
     "db": Lazy("tickless.cli.db:db", "Migrate the database, or reach it."),
+    "completion": Lazy("tickless.cli.completion:completion", "Print the completions of a shell."),
 }
 
 
@@ -47,7 +50,7 @@ cli = LazyGroup(
     tickless why 1               say what run 1 waits for
 
     RUN is a run's number or DAG/RUN_ID. Exit codes: 0 ok, 1 it failed, 2 usage, 3 not found or not running,
-    5 refused, 6 unreachable, 78 bad configuration, 130 Ctrl-C.""",
+    5 refused, 6 unreachable, 78 bad configuration, 124 a wait timed out, 130 Ctrl-C.""",
     params=[
         click.Option(
             ["--version"],
@@ -97,8 +100,7 @@ def _asks_for_json(argv: list[str]) -> bool:
     for index, word in enumerate(argv):
         if word == "--":
             return False
-        if word in ("-ojson", "--output=json") or (
-            word in ("-o", "--output") and argv[index + 1 : index + 2] == ["json"]
-        ):
+        said = argv[index + 1 : index + 2] if word in ("-o", "--output") else [word]
+        if said and said[0].removeprefix("-o").removeprefix("--output=") in ("json", "jsonl"):
             return True
     return False

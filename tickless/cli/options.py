@@ -26,7 +26,8 @@ class Options:
 
     @property
     def is_json(self) -> bool:
-        return self.output == "json"
+        """Whether the answer is for a program."""
+        return self.output in ("json", "jsonl")
 
     @property
     def socket(self) -> Path:
@@ -70,9 +71,9 @@ def common_options() -> list[click.Parameter]:
         ),
         click.Option(
             ["-o", "--output"],
-            type=click.Choice(["json", "table"]),
+            type=click.Choice(["json", "jsonl", "table"]),
             expose_value=False,
             callback=_store("output"),
-            help="Form of the answer on stdout.",
+            help="Form of the answer on stdout; jsonl is an object per line.",
         ),
     ]

@@ -13,6 +13,8 @@ from typing import Any
 
 import click
 
+from tickless.cli.options import options_of
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _COLOURS = {
     "success": "green",
@@ -25,7 +27,12 @@ _COLOURS = {
 
 
 def emit_json(value: object) -> None:
-    """The answer as one JSON document."""
+    """The answer as one JSON document; with -o jsonl each item of a list on a line of its own."""
+    context = click.get_current_context(silent=True)
+    if context is not None and options_of(context).output == "jsonl":
+        for item in value if isinstance(value, list) else [value]:
+            print(json.dumps(item, ensure_ascii=False))
+        return
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 

@@ -18,6 +18,8 @@ NOT_FOUND = 3
 REFUSED = 5
 UNREACHABLE = 6
 BAD_CONFIG = 78
+TIMED_OUT = 124
+"""A wait with --timeout came to its end before what was waited for."""
 INTERRUPTED = 130
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from typing import Any
 
@@ -10,10 +11,10 @@ import click
 
 from tickless.cli.client import Client, path_of
 from tickless.cli.command import Group
-from tickless.cli.options import options_of
+from tickless.cli.options import Options, options_of
 from tickless.cli.output import duration, emit_fields, emit_json, emit_table, moment, safe, seconds_between
 from tickless.cli.page import every_page
-from tickless.cli.problem import FAILED, OK, say
+from tickless.cli.problem import FAILED, OK, TIMED_OUT, say
 from tickless.cli.ref import run_number
 from tickless.errors import Unavailable, UserError
 from tickless.model.state import RunState
@@ -43,8 +44,14 @@ run = Group(name="run", help="Start, list, show and cancel dag runs. RUN is a ru
 @click.option("--conf", metavar="JSON", help="A JSON object for the tasks of the run.")
 @click.option("--run-id", help="The run's name within its DAG; default: manual__ and the time.")
 @click.option("--wait", is_flag=True, help="Wait for its end; exit code 0 if it succeeded, 1 if it failed.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, 86400),
+    metavar="SECONDS",
+    help="Wait so long at most; then the exit code is 124, and the run goes on.",
+)
 @click.pass_context
-def start(ctx: click.Context, dag: str, conf: str | None, run_id: str | None, wait: bool) -> int:
+def start(ctx: click.Context, dag: str, conf: str | None, run_id: str | None, wait: bool, timeout: float | None) -> int:
     """Start a run of DAG, and print its number."""
     options = options_of(ctx)
     client = Client(options.socket)
@@ -52,7 +59,7 @@ def start(ctx: click.Context, dag: str, conf: str | None, run_id: str | None, wa
     started = client.patiently(lambda: client.post(path_of("dags", dag, "runs"), body), seconds=START_PATIENCE_SECONDS)
     number = started["run"]
     name = f"{started['dag_id']}/{started['run_id']}"
-    if not wait:
+    if not wait and timeout is None:
         if options.is_json:
             emit_json(started)
         else:
@@ -62,19 +69,18 @@ def start(ctx: click.Context, dag: str, conf: str | None, run_id: str | None, wa
     say(f"run {number} started: {name}")
     if not options.is_json:
         print(number, flush=True)
-    try:
-        ended = _wait(client, number)
-    except KeyboardInterrupt:
-        say(f"\nrun {number} goes on; `tickless run show {number}` shows it, `tickless run cancel {number}` ends it")
-        raise
-    if options.is_json:
-        emit_json({**started, **ended})
-    took = duration(seconds_between(ended["started_at"], ended["ended_at"]))
-    say(f"run {number} ({name}): {ended['state']} after {took}")
-    if ended["state"] == "success":
-        return OK
-    _say_failures(client, number)
-    return FAILED
+    return _watch(client, number, timeout, options, started)
+
+
+@run.command("watch")
+@click.argument("run_ref", metavar="RUN")
+@click.option("--timeout", type=click.FloatRange(0, 86400), metavar="SECONDS", help="Watch so long at most.")
+@click.pass_context
+def watch(ctx: click.Context, run_ref: str, timeout: float | None) -> int:
+    """Say what happens in a run until its end. Exit code 0 if it succeeded, 1 if it failed, 124 after --timeout."""
+    options = options_of(ctx)
+    client = Client(options.socket)
+    return _watch(client, run_number(client, run_ref), timeout, options, {})
 
 
 @run.command("list")
@@ -138,6 +144,27 @@ def cancel(ctx: click.Context, run_ref: str) -> None:
     say(f"run {number} ({found['dag_id']}/{found['run_id']}) is being cancelled")
 
 
+def _watch(client: Client, number: int, timeout: float | None, options: Options, known: dict[str, Any]) -> int:
+    """Wait for the end of a run, and say how it ended; the exit code says it, too."""
+    try:
+        found = _wait(client, number, timeout)
+    except KeyboardInterrupt:
+        say(f"\nrun {number} goes on; `tickless run show {number}` shows it, `tickless run cancel {number}` ends it")
+        raise
+    if options.is_json:
+        emit_json({**known, **found})
+    name = f"{found['dag_id']}/{found['run_id']}"
+    if not found["is_finished"]:
+        say(f"run {number} ({name}) goes on: it is {found['state']} after {timeout:g} s of waiting")
+        return TIMED_OUT
+    took = duration(seconds_between(found["started_at"], found["ended_at"]))
+    say(f"run {number} ({name}): {found['state']} after {took}")
+    if found["state"] == "success":
+        return OK
+    _say_failures(client, number)
+    return FAILED
+
+
 def _conf(text: str | None) -> dict[str, Any]:
     if text is None:
         return {}
@@ -155,14 +182,18 @@ def _row(item: dict[str, Any]) -> dict[str, Any]:
     return {**item, "started": moment(item["started_at"]), "took": took}
 
 
-def _wait(client: Client, number: int) -> dict[str, Any]:
-    """The finished run. Says on stderr what happens meanwhile, also that the daemon went away and came back."""
+def _wait(client: Client, number: int, timeout: float | None) -> dict[str, Any]:
+    """The run when it has finished, or after the timeout. Says on stderr what happens meanwhile, also that the daemon
+    went away and came back."""
+    # A client's patience is not a decision of the scheduler: it may read a clock.
+    deadline = None if timeout is None else time.monotonic() + timeout
 
     def attempt() -> dict[str, Any] | None:
-        for line in client.lines(path_of("runs", number, "wait")):
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        for line in client.lines(path_of("runs", number, "wait"), timeout_seconds=left):
             if "run" in line:
                 found: dict[str, Any] = line["run"]
-                return found if found["is_finished"] else None
+                return found if found["is_finished"] or left is not None else None
             _say_attempt(line)
         return None
 
