@@ -63,6 +63,8 @@ def _tasks(draw: st.DrawFn) -> Iterator[TaskSpec]:
             trigger_rule=draw(rules),
             retries=draw(st.sampled_from((0, 0, 1, 2))),
             retry_delay_seconds=draw(st.sampled_from((10.0, 0.0, 300.0))),
+            retry_exponential_backoff=draw(st.sampled_from((0.0, 2.0))),
+            max_retry_delay_seconds=draw(st.sampled_from((None, 15.0))),
             execution_timeout_seconds=draw(st.sampled_from((None, None, 30.0))),
             pool=draw(st.sampled_from(POOLS)),
             pool_slots=draw(st.sampled_from((1, 1, 1, 2, 3))),

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from tickless.authoring.dag import DAG
     from tickless.authoring.group import TaskGroup
 
+_OLD_RULES: Mapping[str, TriggerRule] = {
+    "dummy": TriggerRule.ALWAYS,
+    "none_failed_or_skipped": TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS,
+}
 WEIGHT_RULES = ("downstream", "upstream", "absolute")
 _LONGEST_SECONDS = 10 * 365 * 86400.0
 """Longer delays are typing errors, and would not fit into the arithmetic of instants."""
@@ -33,8 +37,13 @@ class TaskArguments(TypedDict, total=False):
     """Further tries after a failure; default 0."""
     retry_delay: float | timedelta
     """Seconds or a timedelta; default 300 s."""
+    retry_exponential_backoff: bool | float
+    """What the delay is multiplied with after each further try, True = 2; a jitter of up to as much again is added."""
+    max_retry_delay: float | timedelta | None
+    """The longest that a growing delay may become; never more than a day."""
     execution_timeout: float | timedelta | None
     trigger_rule: TriggerRule | str
+    """Airflow 2's names `dummy` and `none_failed_or_skipped` mean `always` and `none_failed_min_one_success`."""
     pool: str
     pool_slots: int
     priority_weight: int
@@ -98,7 +107,18 @@ def optional_seconds(name: str, value: object) -> float | None:
 
 
 def trigger_rule(name: str, value: object) -> TriggerRule:
+    if isinstance(value, str):
+        value = _OLD_RULES.get(value, value)
     return TriggerRule(one_of(name, value, [rule.value for rule in TriggerRule]))
+
+
+def backoff(name: str, value: object) -> float:
+    """A multiplier; True is 2, False and 0 mean that the delay does not grow."""
+    if isinstance(value, bool):
+        return 2.0 if value else 0.0
+    if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        raise DagError(f"{name} is {_show(value)}, but must be True, False or a multiplier")
+    return float(value)
 
 
 def weight_rule(name: str, value: object) -> str:
@@ -125,6 +145,8 @@ def param_values(name: str, value: object) -> dict[str, Any]:
 _CHECKS: Mapping[str, tuple[str, Callable[[str, object], Any]]] = {
     "retries": ("retries", whole),
     "retry_delay": ("retry_delay_seconds", seconds),
+    "retry_exponential_backoff": ("retry_exponential_backoff", backoff),
+    "max_retry_delay": ("max_retry_delay_seconds", optional_seconds),
     "execution_timeout": ("execution_timeout_seconds", optional_seconds),
     "trigger_rule": ("trigger_rule", trigger_rule),
     "pool": ("pool", text),
@@ -141,7 +163,7 @@ _CHECKS: Mapping[str, tuple[str, Callable[[str, object], Any]]] = {
 
 _ABSENT_TASK_ARGUMENTS: Mapping[str, object] = {
     "depends_on_past": False, "ignore_first_depends_on_past": True, "wait_for_downstream": False,
-    "wait_for_past_depends_before_skipping": False, "retry_exponential_backoff": False, "max_retry_delay": None,
+    "wait_for_past_depends_before_skipping": False,
     "retry_policy": None, "start_date": None, "end_date": None, "sla": None,
     "email": None, "email_on_failure": False, "email_on_retry": False, "run_as_user": None, "resources": None,
     "on_execute_callback": None, "on_failure_callback": None, "on_success_callback": None,

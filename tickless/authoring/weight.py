@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from tickless.model.dag import MAX_PRIORITY, DagSpec, TaskSpec
+from tickless.model.dag import MAX_PRIORITY, MIN_PRIORITY, DagSpec, TaskSpec
 
 
 def with_effective_weights(spec: DagSpec, rules: Mapping[str, str]) -> DagSpec:
@@ -23,7 +23,7 @@ def with_effective_weights(spec: DagSpec, rules: Mapping[str, str]) -> DagSpec:
         rule = rules[task.task_id]
         others = {"downstream": below, "upstream": above}.get(rule, {}).get(task.task_id, 0)
         total = task.priority_weight + sum(weight * (others & mask).bit_count() for weight, mask in masks.items())
-        tasks.append(replace(task, priority_weight=max(-MAX_PRIORITY, min(MAX_PRIORITY, total))))
+        tasks.append(replace(task, priority_weight=max(MIN_PRIORITY, min(MAX_PRIORITY, total))))
     return replace(spec, tasks=tuple(tasks))
 
 

@@ -149,7 +149,7 @@ class Attempts:
             assert after is not None
             instance.state = after
             instance.ended_at = self._changes.now
-            instance.due_at = next_try_at(self._changes.now, spec)
+            instance.due_at = next_try_at(self._changes.now, run.row, spec, instance.try_number)
             self._timers.arm(instance.due_at, RetryDue(instance.key, instance.try_number))
         else:
             if happening is Happening.SUCCEED and report is not None:

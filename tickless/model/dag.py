@@ -22,7 +22,7 @@ DEFAULT_RETRY_DELAY_SECONDS = 300.0
 DEFAULT_PRIORITY_WEIGHT = 1
 SKIP_EXIT_CODE = 99
 
-MAX_PRIORITY = 2**31 - 1
+MIN_PRIORITY, MAX_PRIORITY = -(2**31), 2**31 - 1
 _ID_PATTERN = re.compile(r"[A-Za-z0-9_.\-]{1,250}")
 
 
@@ -50,6 +50,10 @@ class TaskSpec:
     trigger_rule: TriggerRule = TriggerRule.ALL_SUCCESS
     retries: int = 0
     retry_delay_seconds: float = DEFAULT_RETRY_DELAY_SECONDS
+    retry_exponential_backoff: float = 0.0
+    """What the delay is multiplied with after each further try; 0 = it stays the same."""
+    max_retry_delay_seconds: float | None = None
+    """Of a delay that grows."""
     execution_timeout_seconds: float | None = None
     pool: str = DEFAULT_POOL
     pool_slots: int = 1
@@ -174,13 +178,16 @@ def _check_task(dag_id: str, task: TaskSpec) -> None:
     for name, value, least in (
         ("retries", task.retries, 0),
         ("retry_delay", task.retry_delay_seconds, 0),
+        ("retry_exponential_backoff", task.retry_exponential_backoff, 0),
         ("pool_slots", task.pool_slots, 1),
     ):
         if value < least:
             raise UserError(f"{where}: {name} is {value}, but must be at least {least}")
     if task.execution_timeout_seconds is not None and task.execution_timeout_seconds <= 0:
         raise UserError(f"{where}: execution_timeout is {task.execution_timeout_seconds} s, but must be above 0")
-    if abs(task.priority_weight) > MAX_PRIORITY:
+    if task.max_retry_delay_seconds is not None and task.max_retry_delay_seconds <= 0:
+        raise UserError(f"{where}: max_retry_delay is {task.max_retry_delay_seconds} s, but must be above 0")
+    if not MIN_PRIORITY <= task.priority_weight <= MAX_PRIORITY:
         raise UserError(f"{where}: priority_weight {task.priority_weight} does not fit in 32 bits")
     if (task.kind is TaskKind.BASH) != (task.command is not None or task.needs_runner):
         raise UserError(f"{where}: a command goes with a bash task, and only with one")
