@@ -12,8 +12,8 @@ from tests.support.store import NOW, Subject, attempt, change, instance, new, ru
 from tickless.core.decision import Write
 from tickless.core.snapshot import Snapshot
 from tickless.errors import Conflict, Unavailable, Unstorable
-from tickless.model.id import AttemptId, Epoch, RunKey, TaskId, VersionKey
-from tickless.model.row import DagRow, DagVanishedRow, InstanceTally, PoolRow, RequestDone, XComRow
+from tickless.model.id import UNMAPPED, AttemptId, Epoch, RunKey, TaskId, TaskKey, VersionKey
+from tickless.model.row import DagRow, DagVanishedRow, InstanceTally, MapRow, PoolRow, RequestDone, XComRow
 from tickless.model.state import AttemptState, EndReason, RunState, TaskState
 from tickless.store.base import ImportProblem, QuarantinedEvent, Store
 
@@ -32,6 +32,10 @@ async def epoch(store: Store) -> Epoch:
     epoch = await store.take_epoch("host:1")
     await store.flush(epoch, new(version(), run(), instance()))
     return epoch
+
+
+def mapped(task_id: str, length: int, upto: int | None = None) -> MapRow:
+    return MapRow(run=RunKey(1), task_id=TaskId(task_id), length=length, expanded_upto=upto)
 
 
 # ---- flush and load -----------------------------------------------------------------------------------------------
@@ -281,6 +285,41 @@ GUARDS: dict[str, list[Write]] = {
     "xcom of no run": new(xcom(run=9)),
     "dag is missing": new(DagRow(dag_id="nothing")),
 }
+
+
+async def test_lengths_and_cursors_of_mapped_tasks_are_kept_while_their_run_is_live(store: Store, epoch: Epoch) -> None:
+    await store.flush(epoch, new(mapped("list", 7), mapped("extract", 2, 0)))
+    await store.flush(epoch, new(mapped("extract", 2, 1), instance(map_index=0)))
+    loaded = await store.load()
+    assert loaded.maps == [mapped("extract", 2, 1), mapped("list", 7)]
+    assert [row.map_index for row in loaded.instances] == [UNMAPPED, 0]
+    ended = change(run(state=RunState.FAILED), RunState.RUNNING)
+    await store.flush(epoch, [ended])
+    assert (await store.load()).maps == []
+
+
+async def test_when_all_its_instances_are_there_the_unexpanded_one_goes(store: Store, epoch: Epoch) -> None:
+    await store.flush(epoch, new(mapped("extract", 1, 0)))
+    await store.flush(epoch, new(instance(map_index=0), mapped("extract", 1, 1)))
+    assert [row.map_index for row in (await store.load()).instances] == [0]
+    writes = new(instance("other"), mapped("other", 1, 0), instance("other", map_index=0), mapped("other", 1, 1))
+    await store.flush(epoch, writes)  # all of it in one flush
+    assert [row.key for row in (await store.load()).instances] == [
+        TaskKey(RunKey(1), TaskId("extract"), 0),
+        TaskKey(RunKey(1), TaskId("other"), 0),
+    ]
+
+
+@pytest.mark.parametrize("state", [None, TaskState.SKIPPED])
+async def test_an_expansion_whose_unexpanded_instance_is_not_as_believed_is_a_conflict(
+    store: Store, epoch: Epoch, state: TaskState | None
+) -> None:
+    if state is not None:
+        await store.flush(epoch, [change(instance(state=state), TaskState.NONE, 0)])
+    writes = new(instance(map_index=0), mapped("extract" if state else "nobody", 1, 1))
+    with pytest.raises(Conflict):
+        await store.flush(epoch, writes)
+    assert (await store.load()).maps == []
 
 
 @pytest.mark.parametrize("writes", GUARDS.values(), ids=GUARDS.keys())

@@ -13,6 +13,7 @@ from tickless.model.row import (
     DagRow,
     DagVanishedRow,
     InstanceRow,
+    MapRow,
     PoolRow,
     RequestDone,
     RunRow,
@@ -28,10 +29,22 @@ class Write:
 
     `expected` None = the row must not exist yet (insert); else the values its guarded columns must have now:
     runs: (state,) · instances: (state, attempt_id) · attempts: (state,). A flush in which a guard does not hold
-    rolls back whole and raises Conflict. XComs, pools, DAGs, versions and request rows have no guard (upserts by key).
+    rolls back whole and raises Conflict. XComs, maps, pools, DAGs, versions and request rows have no guard: upserts by
+    key; a map that is fully expanded wants its instance with map_index -1 to be undecided.
     """
 
-    row: RunRow | InstanceRow | AttemptRow | XComRow | PoolRow | VersionRow | DagRow | DagVanishedRow | RequestDone
+    row: (
+        RunRow
+        | InstanceRow
+        | AttemptRow
+        | XComRow
+        | MapRow
+        | PoolRow
+        | VersionRow
+        | DagRow
+        | DagVanishedRow
+        | RequestDone
+    )
     expected: tuple[object, ...] | None = None
     is_insert: bool = False
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tickless.model.id import RunKey
-from tickless.model.row import AttemptRow, DagRow, InstanceRow, InstanceTally, PoolRow, RunRow, VersionRow
+from tickless.model.row import AttemptRow, DagRow, InstanceRow, InstanceTally, MapRow, PoolRow, RunRow, VersionRow
 
 
 @dataclass(slots=True, kw_only=True)
@@ -26,6 +26,8 @@ class Snapshot:
     """Unfinished instances of those runs."""
     tallies: list[InstanceTally] = field(default_factory=list)
     """Finished instances of those runs, counted per task and state."""
+    maps: list[MapRow] = field(default_factory=list)
+    """Of those runs: lengths of what is mapped over, and how far mapped tasks are expanded."""
     attempts: list[AttemptRow] = field(default_factory=list)
     """Live attempts (queued or running), also those of a run that is finished already."""
     pools: list[PoolRow] = field(default_factory=list)

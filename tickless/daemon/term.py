@@ -47,7 +47,7 @@ from tickless.executors.base import Executor
 from tickless.model.id import UNMAPPED, AttemptId, RunKey
 from tickless.model.order import Order, StopOrder
 from tickless.model.report import Finished, Lost, Report, Started
-from tickless.model.row import AttemptRow, InstanceRow, RequestDone, RunRow, XComRow
+from tickless.model.row import AttemptRow, InstanceRow, MapRow, RequestDone, RunRow, XComRow
 from tickless.model.state import FINISHED_RUN_STATES, AttemptState, EndReason, RunState
 from tickless.store.base import QuarantinedEvent, Store
 from tickless.telemetry.log import get_log
@@ -557,7 +557,7 @@ def _runs_of(entry: Entry) -> Iterator[RunKey]:
         match write.row:
             case RunRow():
                 yield write.row.key
-            case InstanceRow() | AttemptRow():
+            case InstanceRow() | AttemptRow() | MapRow():
                 yield write.row.run
 
 

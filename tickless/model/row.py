@@ -151,6 +151,22 @@ class XComRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MapRow:
+    """`task_map`. Of a task that others are mapped over: the length of what it returned. Of a mapped task: how many
+    instances it has; the write that says it is fully expanded also removes its instance with map_index -1."""
+
+    run: RunKey
+    task_id: TaskId
+    length: int
+    expanded_upto: int | None = None
+    """Of a mapped task: how many of its instances have rows, the cursor of an expansion in bounded steps."""
+
+    @property
+    def is_expanded(self) -> bool:
+        return self.expanded_upto == self.length
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PoolRow:
     """`slot_pool`."""
 

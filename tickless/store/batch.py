@@ -22,6 +22,7 @@ from tickless.model.row import (
     DagRow,
     DagVanishedRow,
     InstanceRow,
+    MapRow,
     PoolRow,
     RequestDone,
     RunRow,
@@ -34,7 +35,7 @@ _encode = msgspec.json.Encoder().encode
 K = TypeVar("K")
 R = TypeVar("R")
 
-Row = RunRow | InstanceRow | AttemptRow | XComRow | PoolRow | VersionRow | DagRow | RequestDone
+Row = RunRow | InstanceRow | AttemptRow | XComRow | PoolRow | VersionRow | DagRow | RequestDone | MapRow
 Guarded = tuple[R, tuple[object, ...]]
 """A row image and what its guarded columns must be now."""
 
@@ -66,6 +67,7 @@ class Batch:
     attempts: dict[AttemptId, Guarded[AttemptRow]] = field(default_factory=dict)
     xcoms: dict[tuple[TaskKey, str], XComRow] = field(default_factory=dict)
     requests: dict[tuple[str, int], RequestDone] = field(default_factory=dict)
+    maps: dict[tuple[RunKey, str], MapRow] = field(default_factory=dict)
 
     @staticmethod
     def of(writes: Iterable[Write]) -> Batch:
@@ -90,6 +92,8 @@ class Batch:
                 self.requests[row.table, row.id] = row
             case DagRow():
                 self.dag_states[row.dag_id] = row
+            case MapRow():
+                self.maps[row.run, row.task_id] = row
             case PoolRow():
                 self.pools[row.name] = row
             case VersionRow():
@@ -113,6 +117,7 @@ class Batch:
             + len(self.runs)
             + len(self.xcoms)
             + len(self.requests)
+            + len(self.maps)
             + len(self.pools)
             + len(self.versions)
             + len(self.dags)
@@ -123,15 +128,19 @@ class Batch:
         """Every row image that it writes."""
         for plain in (
             *(self.versions, self.pools, self.new_runs, self.new_instances, self.new_attempts),
-            *(self.xcoms, self.requests, self.dag_states),
+            *(self.xcoms, self.requests, self.dag_states, self.maps),
         ):
             yield from plain.values()
         for guarded in (self.runs, self.instances, self.attempts):
             for row, _ in guarded.values():
                 yield row
 
+    def expanded(self) -> list[TaskKey]:
+        """The unexpanded instances of those mapped tasks that are fully expanded now: their rows go."""
+        return [TaskKey(row.run, row.task_id) for row in self.maps.values() if row.is_expanded]
+
     def encode(self) -> tuple[str | None, ...]:
-        """The sections as JSON texts, None for an empty one, in the order of the parameters of `flush_v2`.
+        """The sections as JSON texts, None for an empty one, in the order of the parameters of `flush_v3`.
 
         Raises Unstorable for what JSON in UTF-8 cannot hold (a lone surrogate, an integer of more than 64 bits).
         """
@@ -149,6 +158,7 @@ class Batch:
                 _guarded(self.attempts),
                 _plain(self.xcoms),
                 _plain(self.requests),
+                _plain(self.maps),
             )
         except (UnicodeEncodeError, OverflowError) as error:
             raise Unstorable(f"a row cannot be encoded: {error}", sqlstate="22021") from error
@@ -164,6 +174,7 @@ class Batch:
             len(self.attempts),
             len(self.xcoms),
             len(self.dag_states),
+            len(self.expanded()),
         ]
 
 

@@ -10,7 +10,7 @@ import asyncpg
 from tickless.core.snapshot import Snapshot
 from tickless.model.id import RunKey
 from tickless.store.connect import Connection
-from tickless.store.rows import attempt_row, dag_row, instance_row, pool_row, run_row, tally_row, version_row
+from tickless.store.rows import attempt_row, dag_row, instance_row, map_row, pool_row, run_row, tally_row, version_row
 from tickless.store.sql import query
 
 _BATCH = 500
@@ -23,6 +23,7 @@ _LAST_NUMBERS = query("load_last_numbers")
 _RUNS = query("load_runs")
 _INSTANCES = query("load_instances")
 _TALLIES = query("load_tallies")
+_MAPS = query("load_maps")
 _ATTEMPTS = query("load_attempts")
 _POOLS = query("load_pools")
 _HIGHEST = query("load_highest")
@@ -43,6 +44,7 @@ async def read_snapshot(connection: Connection, *, with_versions: bool = True) -
             runs=await _all(connection, _RUNS, run_row),
             instances=await _all(connection, _INSTANCES, instance_row),
             tallies=await _all(connection, _TALLIES, tally_row),
+            maps=await _all(connection, _MAPS, map_row),
             attempts=await _all(connection, _ATTEMPTS, attempt_row),
             pools=await _all(connection, _POOLS, pool_row),
             last_run=RunKey(highest["last_run"]),

@@ -24,6 +24,7 @@ from tickless.model.row import (
     DagRow,
     InstanceRow,
     InstanceTally,
+    MapRow,
     PoolRow,
     RequestDone,
     RunRow,
@@ -56,6 +57,7 @@ class MemoryStore:
         self.instances: dict[TaskKey, InstanceRow] = {}
         self.attempts: dict[AttemptId, AttemptRow] = {}
         self.xcoms: dict[tuple[TaskKey, str], XComRow] = {}
+        self.maps: dict[tuple[RunKey, str], MapRow] = {}
         self.requests: dict[int, TriggerRequest] = {}
         self.commands: dict[int, CommandRequest] = {}
         self.done: dict[tuple[str, int], RequestDone] = {}
@@ -135,6 +137,9 @@ class MemoryStore:
         self.attempts |= {key: attempt for key, (attempt, _) in batch.attempts.items()}
         self.xcoms |= batch.xcoms
         self.done |= batch.requests
+        self.maps |= batch.maps
+        for key in batch.expanded():
+            del self.instances[key]
         self.flushes += 1
         self._answer(with_answer)
 
@@ -165,6 +170,7 @@ class MemoryStore:
                 InstanceTally(run=run, task_id=task_id, state=state, count=count)
                 for (run, task_id, state), count in sorted(tallies.items())
             ],
+            maps=[row for key, row in sorted(self.maps.items()) if row.run in keys],
             attempts=[a for _, a in sorted(self.attempts.items()) if a.state in LIVE_ATTEMPT_STATES],
             pools=[pool for _, pool in sorted(self.pools.items())],
             last_run=max(self.runs, default=RunKey(0)),
@@ -379,6 +385,10 @@ class MemoryStore:
             instance = self.instances.get(key)
             if instance is None or (instance.state, instance.attempt_id) != expected:
                 raise Conflict(f"instance {key} is not {expected}")
+        for key in batch.expanded():
+            instance = batch.new_instances.get(key) or self.instances.get(key)
+            if instance is None or instance.state is not TaskState.NONE:
+                raise Conflict(f"instance {key} cannot be expanded")
         for attempt_id, (_, expected) in batch.attempts.items():
             attempt = self.attempts.get(attempt_id)
             if attempt is None or (attempt.state,) != expected:

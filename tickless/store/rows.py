@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncpg
 
 from tickless.model.id import AttemptId, RunKey, TaskId, VersionKey
-from tickless.model.row import AttemptRow, DagRow, InstanceRow, InstanceTally, PoolRow, RunRow, VersionRow
+from tickless.model.row import AttemptRow, DagRow, InstanceRow, InstanceTally, MapRow, PoolRow, RunRow, VersionRow
 from tickless.model.state import AttemptState, EndReason, RunState, TaskState
 
 _TASK_STATES: dict[str | None, TaskState] = {state.value: state for state in TaskState} | {None: TaskState.NONE}
@@ -125,3 +125,12 @@ def attempt_row(record: asyncpg.Record, prefix: str = "") -> AttemptRow:
 
 def pool_row(record: asyncpg.Record) -> PoolRow:
     return PoolRow(name=record["pool"], slots=record["slots"])
+
+
+def map_row(record: asyncpg.Record) -> MapRow:
+    return MapRow(
+        run=RunKey(record["dag_run_key"]),
+        task_id=TaskId(record["task_id"]),
+        length=record["length"],
+        expanded_upto=record["expanded_upto"],
+    )

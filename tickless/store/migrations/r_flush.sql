@@ -33,14 +33,14 @@ $$;
 
 -- Each section is a JSON array of row images, NULL when it is empty. `was` and `had` are guards: the state and the
 -- attempt that the row must have now. p_counts: rows of new_runs, runs, new_instances, instances, new_attempts,
--- attempts, xcoms, dag_states.
+-- attempts, xcoms, dag_states, and of those among the maps that are fully expanded: their row with map_index -1 goes.
 --
--- flush_v1, which 0.0.1 called, stays behind in databases that have it.
-create or replace function tickless.flush_v2(
+-- flush_v1 and flush_v2, which older releases called, stay behind in databases that have them.
+create or replace function tickless.flush_v3(
     p_shard int, p_epoch bigint, p_counts int[],
     p_versions json, p_dags json, p_dag_states json, p_pools json,
     p_new_runs json, p_runs json, p_new_instances json, p_instances json, p_new_attempts json, p_attempts json,
-    p_xcoms json, p_requests json
+    p_xcoms json, p_requests json, p_maps json
 ) returns void
 language plpgsql as $$
 declare
@@ -217,6 +217,20 @@ begin
         from json_to_recordset(p_requests) as r("table" text, id bigint, run bigint, error text)
         where r."table" = 'command' and q.id = r.id;
     end if;
+
+    if p_maps is not null then
+        insert into tickless.task_map (dag_run_key, task_id, length, expanded_upto)
+        select r.run, r.task_id, r.length, r.expanded_upto
+        from json_to_recordset(p_maps) as r(run bigint, task_id text, length int, expanded_upto int)
+        on conflict (dag_run_key, task_id) do update set
+            length = excluded.length, expanded_upto = excluded.expanded_upto;
+        delete from tickless.task_instance t
+        using json_to_recordset(p_maps) as r(run bigint, task_id text, length int, expanded_upto int)
+        where r.expanded_upto = r.length and t.dag_run_key = r.run and t.task_id = r.task_id and t.map_index = -1
+            and t.state is null;
+        get diagnostics n = row_count;
+        if n <> p_counts[9] then perform tickless.expect_rows_v1('expanded', n, p_counts[9]); end if;
+    end if;
 end
 $$;
 
@@ -269,8 +283,8 @@ $$;
 revoke execute on function
     tickless.check_epoch_v1(int, bigint),
     tickless.expect_rows_v1(text, bigint, int),
-    tickless.flush_v2(
-        int, bigint, int[], json, json, json, json, json, json, json, json, json, json, json, json
+    tickless.flush_v3(
+        int, bigint, int[], json, json, json, json, json, json, json, json, json, json, json, json, json
     ),
     tickless.quarantine_v1(int, bigint, bigint, bigint, text, text, text, timestamptz),
     tickless.set_import_problems_v1(int, bigint, json),

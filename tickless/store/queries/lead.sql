@@ -2,8 +2,8 @@
 -- The hot flush: everything or nothing, if the epoch is still ours.
 -- $1 shard int · $2 epoch bigint · $3 expected row counts int[] · $4 versions · $5 dags · $6 dag states · $7 pools
 -- $8 new runs · $9 runs · $10 new instances · $11 instances · $12 new attempts · $13 attempts · $14 xcoms
--- $15 requests: json or null
-select tickless.flush_v2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+-- $15 requests · $16 maps: json or null
+select tickless.flush_v3($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
 
 -- name: take_epoch :one
 -- The next epoch; waits for flushes of an older one that are in flight.

@@ -53,6 +53,14 @@ where d.state in ('queued', 'running')
 group by t.dag_run_key, t.task_id, t.state
 order by t.dag_run_key, t.task_id, t.state
 
+-- name: load_maps :many
+-- Of unfinished runs: lengths of what is mapped over, and how far mapped tasks are expanded.
+select m.dag_run_key, m.task_id, m.length, m.expanded_upto
+from tickless.dag_run d
+join tickless.task_map m on m.dag_run_key = d.key
+where d.state in ('queued', 'running')
+order by m.dag_run_key, m.task_id
+
 -- name: load_attempts :many
 -- Live attempts.
 select
