@@ -23,17 +23,22 @@ from tickless.api.app import create_app
 from tickless.api.base import Reason, Status
 from tickless.api.server import ApiServer
 from tickless.api.watch import RunWatch
+from tickless.clock import SystemClock
 from tickless.core.commands import RunStarted, StartRun
 from tickless.core.decision import AttemptEnded, Launch, RunChanged
+from tickless.daemon.secrets import Secrets
 from tickless.errors import NotFound, Refused, Unavailable
 from tickless.logs.files import LogFiles
-from tickless.model.id import UNMAPPED, AttemptId, RunKey, TaskId, TaskKey, VersionKey
+from tickless.model.id import UNMAPPED, AttemptId, Epoch, RunKey, TaskId, TaskKey, VersionKey
 from tickless.model.row import AttemptRow, InstanceRow, RunRow
 from tickless.model.schedule import ScheduleRules, ScheduleSpec, Slot
+from tickless.model.setting import ConnectionRow, VariableRow
 from tickless.model.state import FINISHED_RUN_STATES, AttemptState, EndReason, RunState, TaskState
 from tickless.schedule.timetable import upcoming
+from tickless.store.memory import MemoryStore
 from tickless.store.pool import ReadPool
 from tickless.store.reader import DagInfo, ImportErrorInfo, InstanceInfo, PoolInfo, Reader, RunInfo
+from tickless.store.vault import Vault
 
 T = TypeVar("T")
 START = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -51,6 +56,7 @@ class FakeReader(Reader):
         self.instance_rows: dict[TaskKey, InstanceRow] = {}
         self.attempt_rows: dict[int, AttemptRow] = {}
         self.pool_sizes = {"default_pool": 128}
+        self.settings = MemoryStore()
         self.problems: list[ImportErrorInfo] = []
 
     async def dags(
@@ -140,6 +146,14 @@ class FakeReader(Reader):
     async def attempt(self, attempt_id: AttemptId) -> AttemptRow | None:
         return self.attempt_rows.get(attempt_id)
 
+    async def variables(self, *, after: str | None = None, limit: int = 100) -> list[VariableRow]:
+        rows = [row for key, row in sorted(self.settings.variables.items()) if after is None or key > after]
+        return rows[:limit]
+
+    async def connections(self, *, after: str | None = None, limit: int = 100) -> list[ConnectionRow]:
+        rows = [row for key, row in sorted(self.settings.connections.items()) if after is None or key > after]
+        return rows[:limit]
+
     async def pools(self) -> list[PoolInfo]:
         return [PoolInfo(name=name, slots=slots, queued=0, running=0) for name, slots in self.pool_sizes.items()]
 
@@ -151,6 +165,14 @@ class FakeBackend:
         self.home = home
         self.reader = FakeReader()
         self.logs = LogFiles(home / "logs")
+        self.secrets = Secrets(
+            store=self.reader.settings,
+            reader=self.reader,
+            vault=Vault(home),
+            clock=SystemClock(),
+            epoch=self._epoch,
+            on_lost=lambda error: None,
+        )
         self.watch = RunWatch()
         self.keys: dict[str, RunStarted] = {}
         self.reasons: list[Reason] = []
@@ -187,6 +209,10 @@ class FakeBackend:
         if command.idempotency_key:
             self.keys[command.idempotency_key] = started
         return started
+
+    def _epoch(self) -> Epoch:
+        self._check()
+        return self.reader.settings.epoch
 
     async def cancel_run(self, run: RunKey) -> None:
         self._check()

@@ -15,8 +15,10 @@ from tickless.api.watch import RunWatch
 from tickless.core.commands import RunStarted, StartRun
 from tickless.core.explain import Reason as Reason
 from tickless.logs.base import LogStore
+from tickless.model.connection import ConnectionFields
 from tickless.model.id import RunKey
 from tickless.model.schedule import Slot
+from tickless.model.setting import Connection, Variable
 from tickless.store.reader import DagInfo, Reader
 
 
@@ -51,6 +53,38 @@ class Status:
     """Sentences; empty when all is well."""
 
 
+class SecretStore(Protocol):
+    """Variables and connections, opened. What is not there is NotFound."""
+
+    async def variable(self, key: str) -> Variable: ...
+
+    async def variables(self, *, after: str | None, limit: int) -> list[Variable]: ...
+
+    async def set_variable(self, key: str, value: str, description: str | None = None) -> None:
+        """Create it or change its value. Without a description it keeps the one it has."""
+        ...
+
+    async def delete_variable(self, key: str) -> bool:
+        """Whether there was one."""
+        ...
+
+    async def connection(self, conn_id: str) -> Connection: ...
+
+    async def connections(self, *, after: str | None, limit: int) -> list[Connection]: ...
+
+    async def set_connection(self, connection: ConnectionFields, *, is_new: bool = False) -> None:
+        """Create it, or put it in the place of the one with its id: with `is_new` that is Refused."""
+        ...
+
+    async def delete_connection(self, conn_id: str) -> bool:
+        """Whether there was one."""
+        ...
+
+    async def rotate(self) -> int:
+        """Seal everything with a new key; how much that was."""
+        ...
+
+
 class Backend(Protocol):
     """What the daemon offers to its surfaces."""
 
@@ -61,6 +95,9 @@ class Backend(Protocol):
 
     @property
     def logs(self) -> LogStore: ...
+
+    @property
+    def secrets(self) -> SecretStore: ...
 
     @property
     def watch(self) -> RunWatch:

@@ -6,14 +6,17 @@ import json
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from tickless.model.row import AttemptRow
 from tickless.model.schedule import Slot
+from tickless.model.setting import Connection, Variable
 from tickless.model.state import FINISHED_RUN_STATES, TaskState
 from tickless.store.reader import DagInfo, ImportErrorInfo, InstanceInfo, PoolInfo, RunInfo
+from tickless.telemetry.mask import is_sensitive
 
 V = TypeVar("V")
+HIDDEN = "***"
 
 
 class Page(BaseModel, Generic[V]):
@@ -231,6 +234,65 @@ class PoolView(BaseModel):
     def of(info: PoolInfo) -> PoolView:
         free = max(0, info.slots - info.running - info.queued)
         return PoolView(name=info.name, slots=info.slots, running=info.running, queued=info.queued, open=free)
+
+
+class VariableView(BaseModel):
+    """A variable. Without the right to see secrets the value of one whose name tells that it is one is `***`."""
+
+    key: str
+    value: str
+    description: str | None
+    changed_at: datetime
+
+    @staticmethod
+    def of(variable: Variable, *, is_open: bool) -> VariableView:
+        hides = not is_open and is_sensitive(variable.key)
+        return VariableView(
+            key=variable.key,
+            value=HIDDEN if hides else variable.value,
+            description=variable.description,
+            changed_at=variable.changed_at,
+        )
+
+
+class ConnectionView(BaseModel):
+    """A connection. Without the right to see secrets they are `***`."""
+
+    conn_id: str
+    conn_type: str
+    description: str | None
+    host: str | None
+    schema_: str | None = Field(serialization_alias="schema")
+    login: str | None
+    password: str | None
+    port: int | None
+    extra: dict[str, Any] | None
+
+    changed_at: datetime
+
+    @staticmethod
+    def of(connection: Connection, *, is_open: bool) -> ConnectionView:
+        extra = connection.extra_dejson if connection.extra is not None else None
+        password = connection.password
+        return ConnectionView(
+            conn_id=connection.conn_id,
+            conn_type=connection.conn_type,
+            description=connection.description,
+            host=connection.host,
+            schema_=connection.schema,
+            login=connection.login,
+            password=HIDDEN if password is not None and not is_open else password,
+            port=connection.port,
+            extra=_hidden(extra) if extra is not None and not is_open else extra,
+            changed_at=connection.changed_at,
+        )
+
+
+def _hidden(extra: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: HIDDEN if is_sensitive(key) else _hidden(value) if isinstance(value, dict) else value
+        for key, value in extra.items()
+    }
 
 
 class ReasonView(BaseModel):

@@ -26,6 +26,9 @@ COMMANDS = {
     "task": Lazy("tickless.cli.task:task", "Task instances of a run, and their logs.", ("tasks",)),
     "why": Lazy("tickless.cli.why:why", "Say why a run or a task does not run."),
     "pool": Lazy("tickless.cli.pool:pool", "List pools and change their size.", ("pools",)),
+    "variable": Lazy("tickless.cli.variable:variable", "Values that tasks share.", ("variables",)),
+    "connection": Lazy("tickless.cli.connection:connection", "How tasks log in elsewhere.", ("connections",)),
+    "secret": Lazy("tickless.cli.secret:secret", "Rotate the key that seals secrets.", ("secrets",)),
     "db": Lazy("tickless.cli.db:db", "Migrate the database, or reach it."),
     "completion": Lazy("tickless.cli.completion:completion", "Print the completions of a shell."),
 }

@@ -18,6 +18,7 @@ from tickless.core.commands import CancelRun, PauseDag, RunStarted, SetPool, Sta
 from tickless.core.runs import run_id_taken
 from tickless.core.explain import explain_run, explain_schedule, explain_task
 from tickless.daemon.scheduler import Scheduler
+from tickless.daemon.secrets import Secrets
 from tickless.daemon.signals import StopKind
 from tickless.errors import NotFound, Refused, Unavailable, UserError
 from tickless.logs.base import LogStore
@@ -52,6 +53,7 @@ class DaemonBackend:
         scheduler: Scheduler,
         reader: Reader,
         logs: LogStore,
+        secrets: Secrets,
         watch: RunWatch,
         health: Health,
         clock: Clock,
@@ -61,6 +63,7 @@ class DaemonBackend:
         self._scheduler = scheduler
         self._reader = reader
         self._logs = logs
+        self._secrets = secrets
         self._watch = watch
         self._health = health
         self._clock = clock
@@ -74,6 +77,10 @@ class DaemonBackend:
     @property
     def logs(self) -> LogStore:
         return self._logs
+
+    @property
+    def secrets(self) -> Secrets:
+        return self._secrets
 
     @property
     def watch(self) -> RunWatch:

@@ -164,16 +164,6 @@ class Daemon:
         self._health.import_errors = lambda: len(catalogue.problems)
         self._health.launcher = lambda: f"pid {self._launcher.pid}" if self._launcher.pid is not None else "away"
         scheduler.on_rebuilt += [catalogue.tell_all, watch.resync]
-        backend = DaemonBackend(
-            scheduler=scheduler,
-            reader=reader,
-            logs=LogFiles(self._home / "logs"),
-            watch=watch,
-            health=self._health,
-            clock=clock,
-            schedule_rules=settings.schedule_rules(),
-            stop=self.stop,
-        )
         secrets = Secrets(
             store=store,
             reader=reader,
@@ -181,6 +171,17 @@ class Daemon:
             clock=clock,
             epoch=lambda: scheduler.engine.epoch,
             on_lost=scheduler.writer_lost,
+        )
+        backend = DaemonBackend(
+            scheduler=scheduler,
+            reader=reader,
+            logs=LogFiles(self._home / "logs"),
+            secrets=secrets,
+            watch=watch,
+            health=self._health,
+            clock=clock,
+            schedule_rules=settings.schedule_rules(),
+            stop=self.stop,
         )
         desk = RequestDesk(
             engine=lambda: scheduler.engine,

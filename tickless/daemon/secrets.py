@@ -9,14 +9,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import replace
 
 from tickless.clock import Clock
-from tickless.errors import Conflict, NotFound, TicklessError, Unavailable, Unstorable, UserError
+from tickless.errors import Conflict, NotFound, Refused, TicklessError, Unavailable, Unstorable, UserError
 from tickless.model.connection import ConnectionFields
 from tickless.model.id import AttemptId, Epoch
-from tickless.model.setting import ConnectionRow, SettingGone, SettingRow, VariableRow
+from tickless.model.setting import Connection, ConnectionRow, SettingGone, SettingRow, Variable, VariableRow
 from tickless.store.base import Store
 from tickless.store.reader import MAX_PAGE, Reader
 from tickless.store.vault import Vault
@@ -26,25 +25,8 @@ MAX_VALUE_BYTES = 1024 * 1024
 """Of a variable, or of a connection's extra."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Variable:
-    """A variable, opened."""
-
-    key: str
-    value: str
-    description: str | None = None
-    changed_at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Connection(ConnectionFields):
-    """A connection, opened."""
-
-    changed_at: datetime
-
-
 class Secrets:
-    """See the module's docstring."""
+    """Implements `api.base.SecretStore`."""
 
     def __init__(
         self,
@@ -119,8 +101,8 @@ class Secrets:
     async def connections(self, *, after: str | None, limit: int) -> list[Connection]:
         return [self._open_connection(row) for row in await self._reader.connections(after=after, limit=limit)]
 
-    async def set_connection(self, connection: ConnectionFields) -> None:
-        """Create it, or put it in the place of the one with its id."""
+    async def set_connection(self, connection: ConnectionFields, *, is_new: bool = False) -> None:
+        """Create it, or put it in the place of the one with its id: with `is_new` that is Refused."""
         check_name("connection", connection.conn_id)
         for name in ("conn_type", "description", "host", "schema", "login", "password", "extra"):
             check_text(name, getattr(connection, name))
@@ -135,6 +117,11 @@ class Secrets:
             raise UserError(f"the port of connection {connection.conn_id!r} is {connection.port}, not one of 0 to 65535")
         _hide_secrets(connection)
         async with self._turn:
+            if is_new and await self._store.connection(connection.conn_id) is not None:
+                raise Refused(
+                    f"there is a connection {connection.conn_id!r} already",
+                    hint=f"Remove it first: tickless connection delete {connection.conn_id}",
+                )
             await self._write([self._seal_connection(connection)], None)
 
     async def delete_connection(self, conn_id: str) -> bool:

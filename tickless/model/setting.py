@@ -1,9 +1,28 @@
-"""Variables and connections, as rows: secrets in them are sealed (store/vault.py) wherever such a row is."""
+"""Variables and connections, and their rows: secrets in a row are sealed (store/vault.py) wherever it is."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+
+from tickless.model.connection import ConnectionFields
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variable:
+    """A variable, opened."""
+
+    key: str
+    value: str = field(repr=False)
+    description: str | None = None
+    changed_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection(ConnectionFields):
+    """A connection, opened."""
+
+    changed_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
