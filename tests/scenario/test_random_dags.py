@@ -148,7 +148,13 @@ def test_the_dice_cover_what_they_are_meant_to_cover() -> None:
         | {"in a pool": 400, "tries": 900}
         | {"groups": 80, "groups in groups": 15, "groups that wait": 40, "groups waited for": 40}
         | {"dags with several runs": 15, "dags with runs one after the other": 4, "died": 10, "timed out": 3}
-        | {"gave up before its last try": 5, "branch follows some": 20, "branch follows none": 10, "short circuit": 10}
+        | {
+            "gave up before its last try": 5,
+            "branch follows some": 20,
+            "branch follows a group": 3,
+            "branch follows none": 10,
+            "short circuit": 10,
+        }
     )
     missing = {name: f"{found[name]} of {least}" for name, least in at_least.items() if found[name] < least}
     assert not missing, missing

@@ -35,7 +35,7 @@ class TaskPlan:
     acts: tuple[Act, ...] = (Act.SUCCEED,)
     """What the first try does, the second one …; the last act is that of all further tries."""
     chooses: tuple[str, ...] = ()
-    """The ids that a branch returns when it succeeds."""
+    """The ids of tasks and groups that a branch returns when it succeeds."""
     condition: bool = True
     """What a short circuit returns when it succeeds."""
     ignores_rules: bool = True

@@ -214,7 +214,8 @@ class Oracle:
     def skipped_by(self, task: TaskPlan) -> set[str]:
         """The tasks that a success of this one skips, whatever their trigger rules say."""
         if task.kind == "branch":
-            kept = set(task.chooses).union(*(self.all_below(chosen) for chosen in task.chooses))
+            chosen = {head for name in task.chooses for head in self.heads(name)}
+            kept = chosen.union(*(self.all_below(each) for each in chosen))
             return self.directly_below(task.task_id) - kept
         if task.kind == "short_circuit" and not task.condition:
             return self.all_below(task.task_id) if task.ignores_rules else self.directly_below(task.task_id)

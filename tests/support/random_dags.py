@@ -137,10 +137,14 @@ class Artist:
         if task.kind != "branch":
             return task
         so_far = DagPlan(dag_id="", tasks=tuple(self.tasks), groups=tuple(self.groups))
-        below = sorted(Oracle(so_far).directly_below(task.task_id))
+        oracle = Oracle(so_far)
+        below = oracle.directly_below(task.task_id)
         if not below:
             return replace(task, kind="python")
-        chosen = self.dice.sample(below, self.dice.randint(0, len(below)))
+        groups = [group.group_id for group in self.groups if oracle.heads(group.group_id) & below]
+        chosen = self.dice.sample(sorted(below), self.dice.randint(0, len(below)))
+        if groups and self.dice.random() < 0.5:
+            chosen = [*self.dice.sample(chosen, len(chosen) // 2), self.dice.choice(groups)]
         if self.dice.random() < 0.2:
             chosen.append(self.dice.choice(self.tasks).task_id)
         return replace(task, chooses=tuple(dict.fromkeys(chosen)))
@@ -175,6 +179,9 @@ def coverage(dags: list[DagPlan]) -> Counter[str]:
             found["retried, in vain"] += ending.tries > 1 and ending.state == "failed"
             found["gave up before its last try"] += ending.tries <= task.retries and ending.state == "failed"
             found["branch follows some"] += task.kind == "branch" and bool(task.chooses) and is_success
+            found["branch follows a group"] += is_success and any(
+                group.group_id in task.chooses for group in dag.groups
+            )
             found["branch follows none"] += task.kind == "branch" and not task.chooses and is_success
             found["short circuit"] += task.kind == "short_circuit" and not task.condition and is_success
             found["died"] += ending.tries > 0 and Act.DIE in task.acts
