@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from tickless.authoring import arguments
 from tickless.authoring.arguments import TaskArguments
@@ -34,7 +34,7 @@ class _Bash(Operator):
     """What the two have in common: where and how the command runs."""
 
     kind = TaskKind.BASH
-    template_ext = (".sh", ".bash")
+    template_ext: ClassVar[tuple[str, ...]] = (".sh", ".bash")
     own_arguments = frozenset({"env", "append_env", "cwd", "skip_on_exit_code"})
 
     env: dict[str, str | XComArg] | None
@@ -122,7 +122,9 @@ class BashTask(_Bash, PythonOperator):
     """`@task.bash`: the function is called when the task runs, and returns the command, which may be a template."""
 
     kind = TaskKind.BASH
-    template_fields = ("op_args", "op_kwargs", "env", "cwd")
+    template_fields = (*PythonOperator.template_fields, "env", "cwd")
+    template_ext = ()
+    own_arguments = PythonOperator.own_arguments | _Bash.own_arguments
 
     def __init__(
         self,

@@ -77,7 +77,7 @@ class ShortCircuitOperator(PythonOperator):
     `ignore_downstream_trigger_rules=False` it is the tasks directly below; from there on trigger rules decide.
     """
 
-    own_arguments = frozenset({"ignore_downstream_trigger_rules"})
+    own_arguments = PythonOperator.own_arguments | {"ignore_downstream_trigger_rules"}
 
     def __init__(self, *, ignore_downstream_trigger_rules: bool = True, **args: Any) -> None:
         super().__init__(**args)

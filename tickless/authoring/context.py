@@ -7,6 +7,7 @@ arguments and templates as names; it is only built when somebody asks for it.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from tickless.authoring.dag import DAG
     from tickless.authoring.operators import Operator
 
+MAX_PUSHED = 1000
+"""Keys that one attempt can push under: they are rows of one commit."""
+_STORABLE = re.compile("[^\0\ud800-\udfff]+")
 _ABSENT: Any = object()
 
 CONTEXT_KEYS = frozenset({
@@ -127,8 +131,13 @@ class TaskInstance:
 
     def xcom_push(self, key: object, value: Any) -> None:
         """Hand on a value under a key. It can be read once this task has ended, also when it fails."""
-        if not isinstance(key, str) or not key or "\0" in key or len(key) > 512:
-            raise AirflowException(f"the key of an XCom is {key!r}, but must be a string of 1 to 512 characters")
+        if not isinstance(key, str) or not 1 <= len(key) <= 512 or not _STORABLE.fullmatch(key):
+            raise AirflowException(f"the key of an XCom is {key!r}, but must be a text of 1 to 512 characters")
+        if len(self.pushed) >= MAX_PUSHED and key not in self.pushed:
+            raise AirflowException(
+                f"task {self.order.task_id!r} pushes under more than {MAX_PUSHED} keys; push one list or dict instead "
+                "(and say multiple_outputs=False if the task is annotated to return a dict)"
+            )
         if self.order.kind is TaskKind.BASH:
             raise AirflowException("the function of a bash task cannot push: its process becomes the command")
         text = self._encode(key, value)

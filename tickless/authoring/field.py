@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ class Templating:
     """How the templates of a DAG are looked up and rendered: its arguments of Airflow's names."""
 
     searchpath: tuple[str, ...] = ()
+    """Relative ones count from the folder of the DAG file."""
     undefined: Any = None
     """A class of jinja2; None = StrictUndefined."""
     macros: Mapping[str, Any] = field(default_factory=dict)
@@ -30,7 +31,9 @@ class Templating:
     def read(of: str, args: Mapping[str, Any]) -> Templating:
         """From the arguments of a DAG."""
         paths = args.get("template_searchpath") or ()
-        paths = (paths,) if isinstance(paths, str) else tuple(paths)
+        paths = (paths,) if isinstance(paths, str) else paths
+        if not isinstance(paths, Iterable):
+            raise DagError(f"template_searchpath of {of} is {paths!r}, but must be a folder or a list of folders.")
         return Templating(
             searchpath=tuple(arguments.text(f"template_searchpath of {of}", path) for path in paths),
             undefined=args.get("template_undefined"),

@@ -164,6 +164,7 @@ class PythonOperator(Operator):
 
     kind = TaskKind.PYTHON
     template_fields: ClassVar[tuple[str, ...]] = ("templates_dict", "op_args", "op_kwargs")
+    own_arguments = frozenset({"templates_dict", "templates_exts"})
 
     def __init__(
         self,

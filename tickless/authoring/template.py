@@ -44,8 +44,8 @@ class Templates:
     def __init__(self, dag: DAG) -> None:
         settings = dag.templating
         kind = _NativeSandbox if settings.is_native else _Sandbox
-        folder = os.path.dirname(dag.file) if dag.file else None
-        paths = [*settings.searchpath, *([folder] if folder else [])]
+        folder = os.path.dirname(dag.file) if dag.file else ""
+        paths = [os.path.join(folder, path) for path in (*settings.searchpath, "")]
         self._environment = kind(
             **{
                 "undefined": settings.undefined or jinja2.StrictUndefined,
@@ -122,6 +122,8 @@ class Templates:
             raise AirflowException(f"{what} cannot be rendered: {error.message}") from None
         except jinja2.TemplateError as error:
             raise AirflowException(f"{what} cannot be rendered: {type(error).__name__}: {error}") from None
+        except Exception as error:
+            raise AirflowException(f"{what} cannot be rendered: {type(error).__name__}: {error}") from error
 
 
 def _pulls(tree: nodes.Template) -> Iterator[tuple[str, str]]:

@@ -255,7 +255,7 @@ def _entry(kept: Kept) -> InventoryEntry:
 
 
 def _size(report: Finished) -> int:
-    return len(report.output or "") + len(report.error or "")
+    return len(report.output or "") + len(report.error or "") + sum(map(len, report.xcoms.values()))
 
 
 def _chunks(reports: Iterable[R], size: Callable[[R], int]) -> Iterator[list[R]]:

@@ -112,6 +112,9 @@ def _push_items(instance: TaskInstance, value: object) -> None:
         instance.xcom_push(key, item)
 
 
+_ENTRY_BYTES = 16
+
+
 class Encoder:
     """JSON of what one attempt hands on, within its limits."""
 
@@ -123,7 +126,7 @@ class Encoder:
     def encode(self, key: str, value: object) -> str | None:
         """None for None. Raises NotJson."""
         text = encode_value(value, task_id=self._task_id, limit=self._limit, key=key)
-        self._left -= len(key) + (len(text) * 4 if text is not None and not text.isascii() else len(text or ""))
+        self._left -= len(key.encode()) + _ENTRY_BYTES + (len(text.encode()) if text is not None else 0)
         if self._left < 0:
             raise NotJson(
                 f"task {self._task_id!r} hands on more than {MAX_OUTPUT_BYTES:,} bytes in all. "

@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
 
+from tests.unit.authoring.instances import instance
 from tickless import DAG, BranchPythonOperator, EmptyOperator, ShortCircuitOperator, chain, task
 from tickless.authoring import registry
 from tickless.authoring.context import TaskInstance
 from tickless.authoring.place import DagError
 from tickless.exceptions import AirflowException
 from tickless.model.dag import TaskKind
-from tickless.model.order import Order
-
-
-def instance() -> TaskInstance:
-    order = Order(
-        attempt_id=1, executor="local", dag_id="x", run_key=1, run_id="r", task_id="pick", map_index=-1, try_number=1,
-        kind=TaskKind.PYTHON, bundle="/b", file="x.py", version="v", log_path="l", kill_grace_seconds=1.0,
-        max_output_bytes=1000,
-    )  # fmt: skip
-    return TaskInstance(order, {}, lambda key, value: json.dumps(value))
 
 
 def run(dag_id: str, task_id: str) -> tuple[Any, TaskInstance]:
-    ti = instance()
+    ti = instance(task_id)
     return registry.callables(dag_id)[task_id]({}, ti), ti
 
 

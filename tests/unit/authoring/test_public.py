@@ -44,3 +44,18 @@ def test_every_public_name_loads() -> None:
     assert set(tickless.__all__) == set(tickless._HOMES)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         tickless.nothing  # noqa: B018 - the attribute raises
+
+
+@pytest.mark.parametrize(
+    ("dag", "libraries"),
+    [
+        ("BashOperator(task_id='t', bash_command='echo')", set()),
+        ("BashOperator(task_id='t', bash_command='echo {{ ds }}')", {"jinja2"}),
+        ("DAG('y', params={'a': 1})", set()),
+        ("DAG('y', params={'a': Param(1, type='integer')})", {"jsonschema"}),
+    ],
+)
+def test_libraries_are_loaded_where_they_are_used(dag: str, libraries: set[str]) -> None:
+    made = "from tickless import *\nfrom tickless.authoring import registry\nwith DAG('x'):\n "
+    loaded = loaded_by(f"{made}{dag}\nregistry.collect()\nregistry.prepare()")
+    assert loaded & {"jinja2", "jsonschema"} == libraries
