@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 from unittest import mock
 
@@ -17,11 +18,14 @@ from hypothesis import HealthCheck, Phase, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
+from tests.support.builders import cron
+from tests.support.clock import START
 from tests.support.world import World
 from tickless.core import engine as engine_module
 from tickless.core import events
 from tickless.model.dag import DagSpec, TaskKind, TaskSpec
 from tickless.model.limit import Limits, Routing
+from tickless.model.schedule import ScheduleKind, ScheduleSpec
 from tickless.model.state import AttemptState, TriggerRule
 
 IS_CHAOS = os.environ.get("TICKLESS_CHAOS") == "1"
@@ -73,13 +77,33 @@ def _tasks(draw: st.DrawFn) -> Iterator[TaskSpec]:
         )
 
 
+BEGIN = START - timedelta(minutes=3)
+SCHEDULES = (
+    None,
+    cron("* * * * *"),
+    cron("* * * * *", start_at=BEGIN),
+    cron("* * * * *", start_at=BEGIN, catchup=True),
+    cron("* * * * *", has_intervals=True, catchup=True),
+    cron("* * * * *", start_at=START, end_at=START + timedelta(minutes=5), catchup=True),
+    ScheduleSpec(kind=ScheduleKind.DELTA, text="", every_seconds=90.0, start_at=BEGIN),
+    ScheduleSpec(kind=ScheduleKind.DELTA, text="", every_seconds=90.0, catchup=True),
+    ScheduleSpec(kind=ScheduleKind.ONCE, text="@once"),
+    ScheduleSpec(kind=ScheduleKind.CONTINUOUS, text="@continuous"),
+)
+
+
 @st.composite
 def dag_specs(draw: st.DrawFn) -> DagSpec:
+    schedule = draw(st.sampled_from((None, None, None, *SCHEDULES)))
+    is_continuous = schedule is not None and schedule.kind is ScheduleKind.CONTINUOUS
     return DagSpec.build(
         dag_id=draw(st.sampled_from(DAG_IDS)),
         tasks=list(_tasks(draw)),
         max_active_tasks=draw(st.sampled_from((None, None, 1, 2))),
-        max_active_runs=draw(st.sampled_from((None, None, 1, 2))),
+        max_active_runs=1 if is_continuous else draw(st.sampled_from((None, None, 1, 2))),
+        schedule=schedule,
+        is_paused_upon_creation=draw(st.sampled_from((None, None, None, True))),
+        max_consecutive_failed_dag_runs=draw(st.sampled_from((None, None, 1, 2))),
     )
 
 
@@ -162,6 +186,14 @@ class EngineMachine(RuleBasedStateMachine):
     @rule(pick=PICK)
     def vanish(self, pick: int) -> None:
         self.world.vanish(DAG_IDS[pick % len(DAG_IDS)])
+
+    @rule(pick=PICK, is_paused=st.sampled_from((False, False, True)))
+    def pause(self, pick: int, is_paused: bool) -> None:
+        self.world.pause(DAG_IDS[pick % len(DAG_IDS)], is_paused=is_paused)
+
+    @rule(seconds=st.sampled_from((45.0, 200.0)))
+    def set_clock_back(self, seconds: float) -> None:
+        self.world.advance(-seconds)
 
     @precondition(lambda self: self.world.engine.runs)
     @rule(pick=PICK)

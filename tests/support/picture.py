@@ -11,6 +11,7 @@ from typing import Any
 from tickless.core.admission import Semaphore
 from tickless.core.decision import Effect, Launch, StopAttempt
 from tickless.core.engine import Engine
+from tickless.core.schedules import is_full
 from tickless.core.timers import SlotDue, TimeoutDue, Timer
 from tickless.model.state import AttemptState, TaskState
 
@@ -52,7 +53,12 @@ def picture(engine: Engine) -> dict[str, Any]:
         "last numbers": {dag.dag_id: dag.last_number for dag in engine.dags.values() if dag.last_number},
         "current": {dag_id: plan.version.key for dag_id, plan in engine.current.items()},
         "dags": {dag.dag_id: dag.image() for dag in engine.dags.values() if dag.last_number},
-        "armed": {dag_id: engine.dags[dag_id].armed_at for dag_id in engine.current if engine.dags[dag_id].armed_at},
+        "armed": {
+            dag_id: dag.armed_at
+            for dag_id in engine.current
+            for dag in [engine.dags[dag_id]]
+            if dag.armed_at is not None and not is_full(dag)  # then the end of a run looks at it again
+        },
         "closed": sorted(run.key for run in runs if run.slots.is_closed),
         "timers": sorted(
             ((due_at, repr(timer)) for due_at, timer in set(engine.timers.entries()) if _is_live(engine, timer)),

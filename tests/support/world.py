@@ -17,6 +17,7 @@ from typing import Any
 from tests.support.builders import decode_spec, parsed
 from tests.support.clock import VirtualClock
 from tests.support.picture import owed, picture, semaphores, told
+from tests.support.slots import check_schedules, check_slots
 from tests.support.trigger_rules import FAIL, RUN, SKIP, WAIT, possible_verdicts, slow_verdict
 from tickless.core import commands, events
 from tickless.core.choice import XCOM_CHOICE_KEY
@@ -28,7 +29,7 @@ from tickless.model.dag import DEFAULT_POOL, DagSpec, TaskSpec
 from tickless.model.id import UNMAPPED, AttemptId, Epoch, RunKey, TaskId, TaskKey, VersionKey, epoch_of
 from tickless.model.limit import Limits, Routing
 from tickless.model.report import Finished, Lost, Report, Started
-from tickless.model.row import AttemptRow, DagVanishedRow, InstanceRow, PoolRow, RunRow, VersionRow, XComRow
+from tickless.model.row import AttemptRow, DagRow, DagVanishedRow, InstanceRow, PoolRow, RunRow, VersionRow, XComRow
 from tickless.model.state import (
     FINISHED_RUN_STATES,
     FINISHED_TASK_STATES,
@@ -122,6 +123,7 @@ class Rows:
     pools: dict[str, PoolRow] = field(default_factory=dict)
     specs: dict[VersionKey, DagSpec] = field(default_factory=dict)
     current: dict[str, VersionKey] = field(default_factory=dict)
+    dags: dict[str, DagRow] = field(default_factory=dict)
     choices: dict[TaskKey, dict[str, list[str]]] = field(default_factory=dict)
     """Task -> what it has chosen: {followed: direct downstream} or {skipped: anything below}."""
 
@@ -134,6 +136,7 @@ class Rows:
             dict(store.pools),
             {key: decode_spec(row.spec) for key, row in store.versions.items()},
             {dag_id: dag.version for dag_id, dag in store.dags.items() if dag.version is not None},
+            dict(store.dag_states),
             {key: json.loads(row.value) for (key, name), row in store.xcoms.items() if name == XCOM_CHOICE_KEY},
         )
 
@@ -301,6 +304,9 @@ class World:
     def set_pool(self, name: str, slots: int) -> None:
         self.offer(commands.SetPool(name=name, slots=slots))
 
+    def pause(self, dag_id: str, *, is_paused: bool) -> None:
+        self.offer(commands.PauseDag(dag_id=dag_id) if is_paused else commands.UnpauseDag(dag_id=dag_id))
+
     def reload(self, limits: Limits, routing: Routing) -> None:
         self.limits, self.routing = limits, routing
         self.offer(events.LimitsChanged(limits=limits, routing=routing))
@@ -445,9 +451,12 @@ class World:
                     rows.current[version.dag_id] = version.key
                 case DagVanishedRow() as vanished:
                     rows.current.pop(vanished.dag_id)
+                case DagRow() as dag:
+                    rows.dags[dag.dag_id] = dag
         for old, instance in changed:
             self._check_rule(old, instance)
             self._check_choice(old, instance)
+        check_slots(self, decision, old_runs)
         new = [
             rows.attempts[each.attempt_id]
             for each in decision.effects
@@ -457,10 +466,14 @@ class World:
         if self.is_stopping:
             assert not new, f"I8: {new} launched after SIGTERM"
             assert not started, f"I8: {started} started after SIGTERM"
+        for attempt in new:
+            known = rows.dags.get(rows.runs[attempt.run].dag_id)
+            assert known is None or not known.is_paused, f"{attempt.key} is launched, and its DAG is paused"
         self._check_limits(new, started)
         self._check_one_alive()
         if not decision.more:
             self._check_places()
+            check_schedules(self, decision.wake_at)
 
     def _was(self, runs: Mapping[RunKey, RunRow], run: RunRow) -> RunState | None:
         old = runs.get(run.key)
@@ -603,6 +616,7 @@ class World:
         """I9: an engine restored from the committed rows equals the one that has lived through it all."""
         if self.is_stopping:
             return  # that wish is not in the rows
+        self.offer(events.TimePassed())  # a restored engine acts at once upon what is due
         self.drain()
         self.flush()
         twin = self._new_engine(Epoch(self.store.epoch + 1))
@@ -626,6 +640,12 @@ class World:
             self.restart()
         for run in [run for run in self.engine.runs.values() if run.frozen is not None]:
             self.cancel(run.key)
+        for dag_id in [dag_id for dag_id, dag in self.rows.dags.items() if dag.is_paused]:
+            self.pause(dag_id, is_paused=False)
+        for dag_id in [dag_id for dag_id in self.engine.current if dag_id not in self.specs]:
+            self.offer(events.DagVanished(dag_id=dag_id))  # its vanishing was not committed
+        for spec in list(self.specs.values()):  # schedules never rest
+            self.define(replace(spec, schedule=None, max_consecutive_failed_dag_runs=None))
         self._run_to_rest()
         self._check_blocked()
         names = {DEFAULT_POOL, *self.rows.pools, *(t.pool for spec in self.rows.specs.values() for t in spec.tasks)}

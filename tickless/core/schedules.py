@@ -62,6 +62,8 @@ class Schedules:
         if is_new:
             own = self._quota.current[dag.dag_id].spec.is_paused_upon_creation
             dag.is_paused = own if own is not None else self.rules.dags_are_paused_at_creation
+        if spec != before:
+            dag.armed_at = None  # `look` arms it again, if there is a schedule
         if spec != before and dag.last is None:
             dag.scheduled_since = self._changes.now if spec is not None else None
         if is_new or spec != before:
