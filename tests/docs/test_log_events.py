@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tickless.telemetry.events import EVENTS
 from tickless.telemetry.human import sentence
+from tickless.telemetry.launcher_events import LAUNCHER_EVENTS
 from tickless.telemetry.reference import PAGE, page
 
 TICKLESS = Path(__file__).resolve().parents[2] / "tickless"
@@ -28,6 +29,19 @@ def logged() -> Iterator[tuple[str, str, ast.Call]]:
             name = owner.id if isinstance(owner, ast.Name) else owner.attr if isinstance(owner, ast.Attribute) else ""
             if node.func.attr in _LEVELS and name in {"log", "_log"}:
                 yield f"{file.relative_to(TICKLESS.parent)}:{node.lineno}", node.func.attr, node
+
+
+def logged_by_the_launcher() -> Iterator[tuple[str, str, set[str]]]:
+    """Place, name and keys of each event: `log("noun.verbed", key=…)`, whatever the logger is called."""
+    for file in sorted((TICKLESS / "launcher").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call) or not node.args:
+                continue
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            first = node.args[0]
+            if called in {"log", "_log"} and isinstance(first, ast.Constant) and isinstance(first.value, str):
+                keys = {keyword.arg for keyword in node.keywords if keyword.arg is not None}
+                yield f"{file.relative_to(TICKLESS.parent)}:{node.lineno}", first.value, keys
 
 
 def literal_names(argument: ast.expr) -> list[str | None]:
@@ -51,6 +65,18 @@ def test_the_code_logs_registered_events_only() -> None:
             elif unknown := keys - set(EVENTS[name].keys):
                 wrong.append(f"{place}: {name} has no key {sorted(unknown)}")
     assert not wrong, "\n".join(wrong)
+
+
+def test_the_launcher_logs_registered_events_only() -> None:
+    found = list(logged_by_the_launcher())
+    wrong = [f"{place}: {name} is not registered" for place, name, _ in found if name not in LAUNCHER_EVENTS]
+    wrong += [
+        f"{place}: {name} has no key {sorted(unknown)}"
+        for place, name, keys in found
+        if name in LAUNCHER_EVENTS and (unknown := keys - set(LAUNCHER_EVENTS[name].keys))
+    ]
+    assert not wrong, "\n".join(wrong)
+    assert set(LAUNCHER_EVENTS) == {name for _, name, _ in found}, "registered, and logged nowhere"
 
 
 def test_the_walk_finds_events() -> None:
