@@ -1,0 +1,38 @@
+"""What the README shows as output is what comes out."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.support.backend import served
+from tests.support.playbook import Playbook
+from tickless.cli.main import run
+from tickless.core.explain import explain_task
+from tickless.model.id import RunKey
+
+README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+
+
+def shown_after(command: str) -> str:
+    """The lines between this command and the next one, or the end of the block."""
+    found = re.search(rf"^\$ {re.escape(command)}\n(.*?)(?=^\$ |^```)", README, re.MULTILINE | re.DOTALL)
+    assert found is not None, command
+    return found[1]
+
+
+def test_the_answer_of_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The engine's own reason, through the API and the command line."""
+    tasks = dict.fromkeys(("first", "second", "train"), {"pool": "gpu"})
+    book = Playbook("first, second, train", pools={"gpu": 2}, tasks=tasks)
+    book.start().expect("launch first", "launch second")
+    with served(tmp_path) as daemon:
+        daemon.backend.reasons = explain_task(book.engine, book.instance("train"), book.clock.now())
+        for number in range(7):
+            assert run(["--home", str(tmp_path), "run", "start", "etl", "--run-id", f"r{number}"]) == 0
+        daemon.do(lambda: daemon.backend.add_task(RunKey(7), "train"))
+        capsys.readouterr()
+        assert run(["--home", str(tmp_path), "why", "7", "train"]) == 0
+    assert capsys.readouterr().out == shown_after("tickless why 7 train")
