@@ -81,8 +81,10 @@ def test_a_wait_has_an_end_if_one_is_asked_for(stage: Stage) -> None:
 def test_shells_complete_nouns_and_verbs(stage: Stage) -> None:
     for shell in ("bash", "zsh", "fish"):
         assert "_TICKLESS_COMPLETE" in stage.cli("completion", shell, is_json=False).out
-    words = {"_TICKLESS_COMPLETE": "bash_complete", "COMP_WORDS": "tickless run wa", "COMP_CWORD": "2"}
-    assert stage.cli(is_json=False, **words).out == "plain,watch\n"
+    completed = stage.cli(
+        is_json=False, _TICKLESS_COMPLETE="bash_complete", COMP_WORDS="tickless run wa", COMP_CWORD="2"
+    )
+    assert completed.out == "plain,watch\n"
 
 
 def test_a_run_that_is_waited_for_gives_its_verdict_as_exit_code(stage: Stage) -> None:

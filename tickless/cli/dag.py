@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import click
 
 from tickless.cli.client import Client, path_of
@@ -10,6 +13,7 @@ from tickless.cli.options import options_of
 from tickless.cli.output import emit_fields, emit_json, emit_table, moment, safe
 from tickless.cli.page import every_page
 from tickless.cli.problem import say
+from tickless.cli.run import conf_object
 
 dag = Group(name="dag", help="DAGs and the errors in their files.")
 
@@ -115,6 +119,23 @@ def _pause(ctx: click.Context, dag_id: str, verb: str) -> None:
         return say(f"DAG {dag_id} is paused")
     due = f", its next run is due {moment(found['next_run_at'])}" if found["next_run_at"] else ""
     say(f"DAG {dag_id} is not paused{due}")
+
+
+@dag.command("test")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False))
+@click.argument("dag_id", metavar="[DAG]", required=False)
+@click.option("--conf", metavar="JSON", help="A JSON object for the tasks of the run.")
+@click.pass_context
+def test(ctx: click.Context, file: str, dag_id: str | None, conf: str | None) -> int:
+    """Run the DAG in FILE once, task after task, without a daemon and without a database.
+
+    What the tasks write goes to stdout, what happens to stderr; with -o json it is the other way round, and the task
+    instances are the answer. Retries come at once. Exit code 0 if the run succeeded, 1 if it failed.
+    """
+    from tickless.cli.trial import run_trial
+
+    options = options_of(ctx)
+    return run_trial(Path(file), dag_id, json.dumps(conf_object(conf)), is_json=options.is_json)
 
 
 @dag.command("errors")

@@ -55,7 +55,7 @@ def start(ctx: click.Context, dag: str, conf: str | None, run_id: str | None, wa
     """Start a run of DAG, and print its number."""
     options = options_of(ctx)
     client = Client(options.socket)
-    body = {"conf": _conf(conf), "run_id": run_id, "idempotency_key": str(uuid.uuid4())}
+    body = {"conf": conf_object(conf), "run_id": run_id, "idempotency_key": str(uuid.uuid4())}
     started = client.patiently(lambda: client.post(path_of("dags", dag, "runs"), body), seconds=START_PATIENCE_SECONDS)
     number = started["run"]
     name = f"{started['dag_id']}/{started['run_id']}"
@@ -165,7 +165,8 @@ def _watch(client: Client, number: int, timeout: float | None, options: Options,
     return FAILED
 
 
-def _conf(text: str | None) -> dict[str, Any]:
+def conf_object(text: str | None) -> dict[str, Any]:
+    """The value of a --conf."""
     if text is None:
         return {}
     try:

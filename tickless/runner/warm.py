@@ -47,7 +47,8 @@ def warm_up(folder: str) -> None:
     scratch = scratch_path(folder, workspace)
     environment = dict(os.environ)
     try:
-        os.makedirs(scratch, 0o700, exist_ok=True)
+        if not os.path.isdir(scratch):
+            os.mkdir(scratch, 0o700)  # not its parents: a launcher that has gone may be cleared away with its home
         for _ in range(_ROUNDS):
             enter(decode_order(_BODY), folder, workspace)
             os.pwrite(OUTCOME, _outcome(), 0)

@@ -1,0 +1,222 @@
+"""`tickless dag test`: one run of a DAG file without a daemon and without a database.
+
+The real parts, small: the engine under its scheduler on the store in memory, the sequential executor on a launcher of
+its own, in a home that is thrown away. Retries come at once, because nobody wants to watch 300 seconds pass.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+import msgspec
+
+from tickless.api.watch import RunWatch
+from tickless.clock import SystemClock
+from tickless.core.commands import SetPool, StartRun
+from tickless.core.decision import AttemptEnded, Effect, Launch, RunChanged
+from tickless.core.events import DagParsed
+from tickless.daemon.bundle import BundleStore
+from tickless.daemon.orders import OrderRules
+from tickless.daemon.parse import parse_file
+from tickless.daemon.scheduler import Scheduler
+from tickless.errors import NotFound, UserError
+from tickless.executors.base import Executor
+from tickless.executors.launcher_client import LauncherClient, ensure_launcher
+from tickless.executors.sequential import SequentialExecutor
+from tickless.logs.files import LogFiles
+from tickless.model.dag import DagSpec
+from tickless.model.limit import Limits, Routing
+from tickless.model.parse import ParsedDag
+from tickless.model.row import InstanceRow, RunRow
+from tickless.model.state import FINISHED_RUN_STATES, LIVE_ATTEMPT_STATES
+from tickless.store.memory import MemoryStore
+from tickless.wire.request import MAX_ANSWER_BYTES, Answer, AttemptAnswer, AttemptRequest, XComGet
+
+PARSE_SECONDS = 60.0
+_EXECUTOR = "trial"
+_RULES = OrderRules(kill_grace_seconds=5.0, max_output_bytes=1024 * 1024)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a trial came to."""
+
+    run: RunRow
+    instances: Sequence[InstanceRow]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Teller:
+    """Where a trial says what happens. `begun(task, try)` comes before what the task writes, in bytes, to `wrote`."""
+
+    begun: Callable[[str, int], None]
+    wrote: Callable[[bytes], None]
+    ended: Callable[[AttemptEnded], None]
+
+
+async def try_dag(file: Path, dag_id: str | None, conf: str, tell: Teller) -> Outcome:
+    """Parse the file and run one of its DAGs to its end.
+
+    Raises UserError for a file that cannot be read, as the daemon would say it, and NotFound for a DAG that is not in
+    it; with `dag_id` None the file must have exactly one.
+    """
+    async with _home() as home:
+        bundle = await anyio.to_thread.run_sync(BundleStore(home, SystemClock()).snapshot, file.parent)
+        parsed = _choose(await _parse(bundle.path, file.name), file.name, dag_id)
+        await ensure_launcher(home)
+        trial = _Trial(home, LauncherClient(home), tell)
+        return await trial.run(_at_once(parsed.spec), parsed.hash, str(bundle.path), file.name, conf)
+
+
+@asynccontextmanager
+async def _home() -> AsyncIterator[Path]:
+    """A home that is gone afterwards, with the launcher in it."""
+    home = Path(tempfile.mkdtemp(prefix="tickless-trial-"))
+    try:
+        yield home
+    finally:
+        with anyio.CancelScope(shield=True):
+            await LauncherClient(home).shut_down(kill=True)
+            for _ in range(100):
+                shutil.rmtree(home, ignore_errors=True)
+                if not home.exists():
+                    break
+                await anyio.sleep(0.05)  # a zygote that was just warming up writes there until it finds itself alone
+
+
+async def _parse(bundle: Path, name: str) -> Sequence[ParsedDag]:
+    result = await parse_file(bundle, name, timeout_seconds=PARSE_SECONDS)
+    problem = result.problem
+    if problem is not None:
+        line = f":{problem.line}" if problem.line is not None else ""
+        trace = f"\n{problem.traceback}" if problem.traceback else ""
+        raise UserError(f"{problem.file}{line}: {problem.message}{trace}", hint=problem.hint)
+    return result.dags
+
+
+def _choose(dags: Sequence[ParsedDag], name: str, dag_id: str | None) -> ParsedDag:
+    names = ", ".join(dag.spec.dag_id for dag in dags)
+    if dag_id is None and len(dags) != 1:
+        raise UserError(f"{name} has {len(dags)} DAGs: {names}" if dags else f"{name} makes no DAG",
+                        hint="Say which: tickless dag test FILE DAG." if dags else None)
+    for dag in dags:
+        if dag_id in (None, dag.spec.dag_id):
+            return dag
+    raise NotFound(f"{name} has no DAG {dag_id!r}", hint=f"It has: {names}." if names else None)
+
+
+def _at_once(spec: DagSpec) -> DagSpec:
+    """Without a schedule, and with retries that do not wait."""
+    tasks = tuple(replace(task, retry_delay_seconds=0.0) for task in spec.tasks)
+    return replace(spec, tasks=tasks, schedule=None)
+
+
+class _Trial:
+    def __init__(self, home: Path, launcher: LauncherClient, tell: Teller) -> None:
+        self._home = home
+        self._launcher = launcher
+        self._tell = tell
+        self._watch = RunWatch()
+        self._logs = LogFiles(home / "logs")
+        self._store = MemoryStore()
+        self._send, self._news = anyio.create_memory_object_stream[Effect](math.inf)
+
+    async def run(self, spec: DagSpec, digest: str, bundle: str, file: str, conf: str) -> Outcome:
+        executor = SequentialExecutor(_EXECUTOR, self._launcher)
+        executor.on_requests(partial(self._answer, executor))
+        slots = max(1, sum(task.pool_slots for task in spec.tasks))
+        scheduler = Scheduler(
+            store=self._store,
+            executors={_EXECUTOR: executor},
+            clock=SystemClock(),
+            limits=Limits(),
+            routing=Routing(
+                executors={_EXECUTOR: slots}, queues=dict.fromkeys({task.queue for task in spec.tasks}, _EXECUTOR)
+            ),
+            rules=_RULES,
+            decode_spec=msgspec.json.Decoder(DagSpec).decode,
+            publish=self._publish,
+            prepare=partial(ensure_launcher, self._home),
+        )
+        async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
+            await tasks.start(scheduler.run)
+            text = msgspec.json.encode(spec).decode()
+            scheduler.offer(DagParsed(spec=spec, spec_json=text, hash=digest, bundle=bundle, file=file))
+            for pool in {task.pool for task in spec.tasks}:
+                await scheduler.decide(SetPool(name=pool, slots=slots))
+            started = await scheduler.decide(StartRun(dag_id=spec.dag_id, conf=conf, run_type="manual"))
+            await self._tell_until_the_end()
+            tasks.cancel_scope.cancel()
+        assert started is not None
+        run = self._store.runs[started.run]
+        order = {task.task_id: index for index, task in enumerate(spec.tasks)}
+        mine = [row for key, row in self._store.instances.items() if key.run == run.key]
+        return Outcome(run=run, instances=sorted(mine, key=lambda row: (order[row.task_id], row.map_index)))
+
+    def _publish(self, effect: Effect) -> None:
+        self._watch.publish(effect)
+        if isinstance(effect, Launch | AttemptEnded | RunChanged):
+            self._send.send_nowait(effect)
+
+    async def _tell_until_the_end(self) -> None:
+        """One attempt after the other, in the order of their launches: that is the order in which they run."""
+        async for effect in self._news:
+            match effect:
+                case Launch():
+                    await self._follow(effect)
+                case AttemptEnded():
+                    self._tell.ended(effect)
+                case RunChanged() if effect.state in FINISHED_RUN_STATES:
+                    return
+
+    async def _follow(self, launch: Launch) -> None:
+        name = launch.key.task_id + ("" if launch.key.map_index < 0 else f"[{launch.key.map_index}]")
+        self._tell.begun(name, launch.try_number)
+        attempts = self._store.attempts
+        with self._watch.subscribe(launch.key.run) as watcher:
+
+            async def is_ended() -> bool:
+                watcher.take()
+                return attempts[launch.attempt_id].state not in LIVE_ATTEMPT_STATES
+
+            path = attempts[launch.attempt_id].log_path
+            async for chunk in self._logs.follow(path, wake=watcher.wake, is_ended=is_ended):
+                self._tell.wrote(chunk)
+
+    # ---- requests of the running task -----------------------------------------------------------------------------
+
+    def _answer(self, executor: Executor, requests: Sequence[AttemptRequest]) -> None:
+        for request in requests:
+            self._tasks.start_soon(self._answer_one, executor, request)
+
+    async def _answer_one(self, executor: Executor, request: AttemptRequest) -> None:
+        ask = request.ask
+        attempt = next((row for row in self._store.attempts.values() if row.attempt_id == request.attempt_id), None)
+        if attempt is not None and isinstance(ask, XComGet) and ask.dag_id is None and ask.run_id is None:
+            found = await self._store.pull_xcoms(
+                attempt.run, ask.key, task_ids=ask.task_ids, map_indexes=ask.map_indexes, most_bytes=MAX_ANSWER_BYTES
+            )
+            values = [
+                {"task_id": each.task_id, "map_index": each.map_index, "value": msgspec.Raw(each.value.encode())}
+                for each in found
+            ]
+            answer = Answer(number=request.number, value=msgspec.json.encode(values).decode())
+        else:
+            what = type(ask).__name__
+            error = (
+                f"{what}: `tickless dag test` has no database. Variables and connections can come from the "
+                "environment: TICKLESS_VAR_NAME, TICKLESS_CONN_ID"
+            )
+            answer = Answer(number=request.number, error=error, code="refused")
+        executor.answer([AttemptAnswer(attempt_id=request.attempt_id, answer=answer)])
