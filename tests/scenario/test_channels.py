@@ -140,6 +140,10 @@ def asks_too_much():
             Variable.set("k", value)
         except Exception as error:
             said.append(str(error))
+    try:
+        Variable.get("")
+    except Exception as error:
+        said.append(str(error))
     return said + [Variable.get("k")]
 
 asks(); pretends(); talks_nonsense(""); floods(); never_reads(); forks(); closes(); has_children(); has_threads()
@@ -339,10 +343,11 @@ async def test_an_answer_that_was_not_waited_for_is_not_taken_for_the_next(shop:
 
 
 async def test_what_cannot_be_asked_is_refused_before_it_leaves(shop: Shop) -> None:
-    large, nul, surrogate, then = await shop.run(shop.order("asks_too_much"))
+    large, nul, surrogate, nameless, then = await shop.run(shop.order("asks_too_much"))
     assert "over the limit of 1,048,576" in large
     assert "NUL" in nul
     assert "cannot be asked" in surrogate
+    assert "cannot be asked" in nameless
     assert then == "value of k"
     assert len(shop.asked) == 1
 

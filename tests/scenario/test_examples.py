@@ -16,6 +16,8 @@ from tests.support.stage import Stage
 
 EXAMPLES = ROOT / "examples"
 STARTED = (
+    "ask_the_daemon",
+    "told_by_another",
     "etl_csv",
     "fan_out_files",
     "branch_bash",
@@ -137,3 +139,17 @@ def test_values_travel_by_key(stage: Stage) -> None:
     assert state == "success"
     assert stage.output(run, "warn") == "roof: 31.5 degrees"
     assert stage.output(run, "archive") == {"count": 3, "note": "taken by hand", "hottest": "roof"}
+
+
+def test_ask_the_daemon_counts_finds_a_connection_and_starts_a_run(stage: Stage) -> None:
+    first, _ = stage.do("ask_the_daemon")
+    stage.cli("connection", "add", "warehouse", "--conn-uri", "postgres://etl:secret@db.example:5432/sales")
+    second, _ = stage.do("ask_the_daemon")
+    told = []
+    for run in (first, second):
+        assert set(stage.states(run).values()) == {"success"}, stage.log(run, "count")
+        run_id = stage.output(run, "hand_over")
+        [row] = stage.query("select conf from dag_run where dag_id = 'told_by_another' and run_id = $1", run_id)
+        told.append(json.loads(row["conf"]))
+    assert told == [{"runs": 1, "place": "nowhere yet"}, {"runs": 2, "place": "db.example:5432/sales"}]
+    assert stage.cli("variable", "get", "ask_the_daemon_runs").json["value"] == "2"

@@ -122,9 +122,7 @@ class Client:
     def _frame(self, ask: Ask) -> bytes:
         try:
             frame = encode_frame(Request(number=self._number + 1, ask=ask))
-            if b"\\u0000" in frame:
-                # Refused by its reader as a whole; a backslash before u0000 is not meant.
-                list(FrameReader(Request).feed(frame))
+            list(FrameReader(Request).feed(frame))  # what the launcher could not read would end the channel
         except (BadMessage, UnicodeEncodeError) as error:
             raise UserError(f"this cannot be asked: {error}") from None
         if len(frame) - _LENGTH_BYTES > MAX_REQUEST_BYTES:

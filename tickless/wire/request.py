@@ -31,7 +31,7 @@ class XComGet(msgspec.Struct, tag="xcom_get", frozen=True, kw_only=True):
     """None: of every task."""
     map_indexes: _Indexes | None = None
     """None: of every index."""
-    key: Name = "return_value"
+    key: Annotated[str, msgspec.Meta(min_length=1, max_length=512)] = "return_value"
     dag_id: Name | None = None
     """Both None: the asker's own run."""
     run_id: Name | None = None
