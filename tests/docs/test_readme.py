@@ -25,7 +25,7 @@ def shown_after(command: str) -> str:
 
 def test_the_answer_of_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The engine's own reason, through the API and the command line."""
-    tasks = dict.fromkeys(("first", "second", "train"), {"pool": "gpu"})
+    tasks = {key: {"pool": "gpu"} for key in ("first", "second", "train")}
     book = Playbook("first, second, train", pools={"gpu": 2}, tasks=tasks)
     book.start().expect("launch first", "launch second")
     with served(tmp_path) as daemon:

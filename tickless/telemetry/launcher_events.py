@@ -39,7 +39,9 @@ _EVENTS = (
     _event("spool.full", "error", "The disk is full: everything waits until the spool can be written."),
     # tasks
     _event("request.refused", "attempt_id error", "A task wrote something on its channel that is no request."),
-    _event("sweep.gave_up", "attempt_id", "Processes of an ended task are still there after every attempt to kill them."),
+    _event(
+        "sweep.gave_up", "attempt_id", "Processes of an ended task are still there after every attempt to kill them."
+    ),
     _event("scratch.kept", "path error", "A task's scratch folder cannot be removed."),
     # zygotes
     _event("zygote.failed", "error", "The base zygote cannot be started; tasks get fresh processes meanwhile."),

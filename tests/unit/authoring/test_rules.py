@@ -48,8 +48,12 @@ def test_what_is_written_is_in_the_spec(args: dict[str, Any], fields: dict[str, 
     ],
 )
 def test_what_cannot_be_meant_is_refused_with_its_line(args: dict[str, Any], words: str) -> None:
-    with DAG("x") as made, pytest.raises(DagError) as caught:
-        EmptyOperator(task_id="t", **args)
+    def write() -> None:
+        with DAG("x") as made:
+            EmptyOperator(task_id="t", **args)
         made.to_spec()
+
+    with pytest.raises(DagError) as caught:
+        write()
     assert words in str(caught.value)
     assert caught.value.place.file == __file__
