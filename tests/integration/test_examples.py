@@ -33,6 +33,7 @@ FILES = (
     "flaky_retries.py",
     "outputs_by_key.py",
     "templates.py",
+    "workday_report.py",
 )
 
 

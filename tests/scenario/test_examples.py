@@ -7,7 +7,9 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -25,6 +27,7 @@ STARTED = (
     "flaky_retries",
     "outputs_by_key",
     "templates",
+    "workday_report",
 )
 
 
@@ -153,3 +156,13 @@ def test_ask_the_daemon_counts_finds_a_connection_and_starts_a_run(stage: Stage)
         told.append(json.loads(row["conf"]))
     assert told == [{"runs": 1, "place": "nowhere yet"}, {"runs": 2, "place": "db.example:5432/sales"}]
     assert stage.cli("variable", "get", "ask_the_daemon_runs").json["value"] == "2"
+
+
+def test_the_report_of_workdays_is_due_in_the_morning_and_can_be_asked_for(stage: Stage) -> None:
+    found = stage.cli("dag", "next", "workday_report", "-n", "5").json
+    due = [datetime.fromisoformat(slot["run_after"]).astimezone(ZoneInfo("Europe/Berlin")) for slot in found]
+    assert {(each.hour, each.minute) for each in due} == {(6, 30)}
+    assert [each.weekday() for each in sorted(due, key=lambda each: each.weekday())] == [0, 1, 2, 3, 4]
+    run, state = stage.do("workday_report")
+    assert state == "success"
+    assert (results(stage, run) / "report.txt").read_text().startswith("from ")
