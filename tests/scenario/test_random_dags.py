@@ -22,7 +22,8 @@ from tests.support.oracle_rules import RULES
 from tests.support.random_dag_files import body_of, source_of
 from tests.support.random_dags import POOLS, coverage, random_dag
 
-IN_ONE_HOUSE = 200
+IN_ONE_HOUSE = 40 if os.environ.get("TICKLESS_PLANTED") else 200
+"""DAGs. A planted bug need not wait for so many of them."""
 IN_ONE_FILE = 4
 WITH_KILLS = 30
 KILLS = 3
@@ -61,7 +62,7 @@ def test_random_dags_end_as_the_oracle_says(seeds: list[int]) -> None:
         for first in range(0, len(seeds), AT_ONCE):
             wait(house, dags, start(house, [dags[seed] for seed in seeds[first : first + AT_ONCE]]))
         judge(house, dags)
-        if len(seeds) == IN_ONE_HOUSE:
+        if len(seeds) >= 200:
             assert limits_without_effect(house) == []
 
 
@@ -136,7 +137,7 @@ def judge(house: House, dags: Mapping[int, DagPlan]) -> None:
 
 def test_the_dice_cover_what_they_are_meant_to_cover() -> None:
     """A generator that quietly stops making something would leave the test above green about it."""
-    found = coverage([random_dag(seed) for seed in range(IN_ONE_HOUSE)])
+    found = coverage([random_dag(seed) for seed in range(200)])
     forbidding = set(RULES) - {"all_done", "all_done_setup_success", "always"}  # those never do, without setups
     at_least = (
         {f"rule {rule} runs": 4 for rule in RULES}

@@ -64,7 +64,7 @@ class Artist:
             layer = []
             for _ in range(self.dice.choice((1, 1, 2, 2, 3, 4))):
                 room = until - len(self.tasks)
-                if room >= 2 and len(groups) < 2 and self.dice.random() < 0.12:
+                if room >= 2 and len(groups) < 2 and self.dice.random() < 0.2:
                     layer.append(self.draw_group(groups, prefix, layers, self.dice.randint(2, min(room, 5))))
                 elif room:
                     layer.append(self.draw_task(groups, prefix, layers))
