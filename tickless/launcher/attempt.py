@@ -32,8 +32,9 @@ class Attempt:
     phase: Phase = Phase.WAITING
     gate: int = -1
     """Our end of the gate; -1 once opened or given up."""
-    has_channel: bool = False
-    """Its gate is a socket, which stays open for its requests."""
+    far_end: int = -1
+    """Of a gate that is a socket, and stays open for its requests: the attempt's end, of which this is our copy. With
+    it, the death of the attempt does not hang the socket up, which would wake us just before the exit does."""
     workspace: str = ""
     """Its scratch folder and outcome file; none before it is about to start."""
     log: int = -1
@@ -75,19 +76,23 @@ class Attempt:
             os.write(self.gate, token)
         except (BrokenPipeError, ConnectionResetError):
             pass  # it was killed at the gate; its exit will be seen
-        if not self.has_channel:
+        if self.far_end < 0:
             self.close_gate()
 
-    def take_gate(self) -> int:
-        """Give our end away."""
-        fd, self.gate = self.gate, -1
-        return fd
+    def take_gate(self) -> tuple[int, int]:
+        """Give both ends away."""
+        ends = self.gate, self.far_end
+        self.gate = self.far_end = -1
+        return ends
 
     def close_gate(self) -> None:
         """A gate that was not opened before never opens: the process exits and has run nothing."""
         if self.gate >= 0:
             os.close(self.gate)
             self.gate = -1
+        if self.far_end >= 0:
+            os.close(self.far_end)
+            self.far_end = -1
 
     def close_log(self) -> None:
         if self.log >= 0:

@@ -14,6 +14,7 @@ their connections. An attempt that has ended takes its request with it.
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable
 
@@ -25,11 +26,12 @@ _READ_BYTES = 64 * 1024
 
 
 class _Channel:
-    __slots__ = ("attempt_id", "has_failed", "held", "out", "reader", "sock", "watched")
+    __slots__ = ("attempt_id", "far_end", "has_failed", "held", "out", "reader", "sock", "watched")
 
-    def __init__(self, attempt_id: int, sock: socket.socket) -> None:
+    def __init__(self, attempt_id: int, sock: socket.socket, far_end: int) -> None:
         self.attempt_id = attempt_id
         self.sock = sock
+        self.far_end = far_end
         self.reader: FrameReader[Request] | None = None  # most tasks never ask
         self.held: AttemptRequest | None = None
         self.out = memoryview(b"")
@@ -47,11 +49,11 @@ class Channels:
         self.forward: Callable[[AttemptRequest], None] = lambda _request: None
         """Set by the server: to the leader, if there is one."""
 
-    def open(self, attempt_id: int, fd: int) -> None:
-        """Listen to an attempt whose gate has just been opened; the descriptor is ours from now on."""
+    def open(self, attempt_id: int, fd: int, far_end: int) -> None:
+        """Listen to an attempt whose gate has just been opened; the descriptors are ours from now on."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fd)
         sock.setblocking(False)
-        channel = self._open[attempt_id] = _Channel(attempt_id, sock)
+        channel = self._open[attempt_id] = _Channel(attempt_id, sock, far_end)
         self._watch(channel, READ)
 
     def close(self, attempt_id: int) -> None:
@@ -60,6 +62,7 @@ class Channels:
         if channel is not None:
             self._watch(channel, 0)
             channel.sock.close()
+            os.close(channel.far_end)
 
     def held(self) -> list[AttemptRequest]:
         """What waits for an answer."""

@@ -266,8 +266,8 @@ class Launcher:
         """The attempt's end of a new gate. A command's shell reads its gate with `read`, and has nothing to ask."""
         if attempt.order.kind is TaskKind.PYTHON or attempt.order.needs_runner:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-            attempt.gate, attempt.has_channel = ours.detach(), True
-            return theirs.detach()
+            attempt.gate, attempt.far_end = ours.detach(), theirs.detach()
+            return os.dup(attempt.far_end)
         gate, attempt.gate = os.pipe2(os.O_CLOEXEC)
         return gate
 
@@ -303,8 +303,10 @@ class Launcher:
         for attempt in releasing:
             failpoint.hit("launcher.at_gate")
             attempt.open_gate(GATE_OPEN)
-            if attempt.has_channel:
-                self.channels.open(attempt.id, attempt.take_gate())
+            if attempt.far_end >= 0 and attempt.phase is Phase.RUNNING:
+                self.channels.open(attempt.id, *attempt.take_gate())
+            else:
+                attempt.close_gate()
             if attempt.started is not None and not attempt.is_forgotten:
                 if not self._untold:
                     self._loop.call_later(_START_PATIENCE_SECONDS, self._tell_starts)
