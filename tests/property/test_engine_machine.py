@@ -23,6 +23,7 @@ from tests.support.clock import START
 from tests.support.world import World
 from tickless.core import engine as engine_module
 from tickless.core import events
+from tickless.core.commands import TaskVerb
 from tickless.model.dag import DagSpec, TaskKind, TaskSpec
 from tickless.model.limit import Limits, Routing
 from tickless.model.schedule import ScheduleKind, ScheduleSpec
@@ -35,6 +36,7 @@ IS_PLANTED = os.environ.get("TICKLESS_PLANTED") == "1"
 
 PICK = st.integers(0, 30)
 DAG_IDS = ("one", "two", "three")
+TASKS = tuple(f"t{n}" for n in range(5))
 POOLS = ("default_pool", "p", "q")
 QUEUES = ("default", "fast", "nowhere")
 ENDS = st.sampled_from((AttemptState.SUCCESS, AttemptState.FAILED, AttemptState.FAILED, AttemptState.SKIPPED))
@@ -200,6 +202,17 @@ class EngineMachine(RuleBasedStateMachine):
     def cancel(self, pick: int) -> None:
         runs = sorted(self.world.engine.runs)
         self.world.cancel(runs[pick % len(runs)])
+
+    @precondition(lambda self: self.world.rows.runs)
+    @rule(
+        pick=PICK,
+        verb=st.sampled_from((TaskVerb.CLEAR, *TaskVerb)),
+        tasks=st.one_of(st.just(["t0"]), st.just([f"t{n}" for n in range(5)]), st.lists(st.sampled_from(TASKS))),
+        is_behind=st.booleans(),
+    )
+    def alter(self, pick: int, verb: TaskVerb, tasks: list[str], is_behind: bool) -> None:
+        runs = sorted(self.world.rows.runs)
+        self.world.alter(runs[pick % len(runs)], verb, tasks, is_behind=is_behind)
 
     @rule(name=st.sampled_from(POOLS), slots=st.integers(0, 5))
     def set_pool(self, name: str, slots: int) -> None:

@@ -16,6 +16,7 @@ write is a Conflict here, and `restart()` can throw the engine away at any momen
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -40,7 +41,7 @@ from tickless.model.dag import DagSpec
 from tickless.model.id import UNMAPPED, AttemptId, Epoch, RunKey, TaskId, TaskKey
 from tickless.model.limit import Limits, Routing
 from tickless.model.report import Finished, Lost, Started
-from tickless.model.row import AttemptRow, InstanceRow, RunRow
+from tickless.model.row import AttemptRow, InstanceRow, InstanceTally, RunRow
 from tickless.model.schedule import ScheduleRules
 from tickless.model.state import FINISHED_RUN_STATES, AttemptState, EndReason
 from tickless.store.memory import MemoryStore
@@ -187,6 +188,22 @@ class Playbook:
 
     def cancel(self, run: int = 1) -> Outcome:
         return self.when(commands.CancelRun(run=RunKey(run)))
+
+    def alter(self, verb: str, *labels: str) -> Outcome:
+        """Clear or mark these tasks of one run, as the shell does: from rows, upstream first."""
+        keys = {self._key(label) for label in labels}
+        (run,) = {key.run for key in keys}
+        row, version = self.store.runs[run], self.store.versions[self.store.runs[run].version]
+        order = [task.task_id for task in decode_spec(version.spec).tasks]
+        chosen = sorted((self.store.instances[key] for key in keys), key=lambda each: order.index(each.task_id))
+        finished = None
+        if row.state in FINISHED_RUN_STATES:
+            states = Counter((each.task_id, each.state) for key, each in self.store.instances.items() if key.run == run)
+            tallies = [InstanceTally(run=run, task_id=t, state=s, count=n) for (t, s), n in states.items()]
+            finished = commands.FinishedRun(row=row, version=version, tallies=tuple(tallies))
+        return self.when(
+            commands.AlterTasks(verb=commands.TaskVerb(verb), run=run, rows=tuple(chosen), finished_run=finished)
+        )
 
     def set_pool(self, name: str, slots: int) -> Outcome:
         return self.when(commands.SetPool(name=name, slots=slots))

@@ -29,7 +29,17 @@ from tickless.model.dag import DEFAULT_POOL, DagSpec, TaskSpec
 from tickless.model.id import UNMAPPED, AttemptId, Epoch, RunKey, TaskId, TaskKey, VersionKey, epoch_of
 from tickless.model.limit import Limits, Routing
 from tickless.model.report import Finished, Lost, Report, Started
-from tickless.model.row import AttemptRow, DagRow, DagVanishedRow, InstanceRow, PoolRow, RunRow, VersionRow, XComRow
+from tickless.model.row import (
+    AttemptRow,
+    DagRow,
+    DagVanishedRow,
+    InstanceRow,
+    InstanceTally,
+    PoolRow,
+    RunRow,
+    VersionRow,
+    XComRow,
+)
 from tickless.model.state import (
     FINISHED_RUN_STATES,
     FINISHED_TASK_STATES,
@@ -42,6 +52,7 @@ from tickless.model.state import (
 from tickless.store.base import QuarantinedEvent
 from tickless.store.memory import MemoryStore
 
+MARKS = {EndReason.MARKED_SUCCESS.value, EndReason.MARKED_FAILED.value}
 DRAIN_CEILING = 5_000
 """More steps than any drain of these small worlds needs; reaching it means work that never ends."""
 
@@ -184,6 +195,8 @@ class World:
         self.offered: set[int] = set()  # trigger requests that the present daemon has seen
         self.old_leader: tuple[Epoch, list[Decision]] | None = None
         self.counts: Counter[str] = Counter()
+        self.reopened: Counter[TaskKey] = Counter()  # how often a finished instance was cleared
+        self.is_revising = False  # finished rows may change in this step
         self.restart()
 
     # ---- the shell ------------------------------------------------------------------------------------------------
@@ -300,6 +313,36 @@ class World:
 
     def cancel(self, run: RunKey) -> None:
         self.offer(commands.CancelRun(run=run))
+
+    def alter(self, run: RunKey, verb: commands.TaskVerb, task_ids: list[str], *, is_behind: bool) -> None:
+        """Clear or mark tasks of a run, finished or not; with `is_behind` the rows are read before a flush."""
+        if not is_behind:
+            self.flush()
+        row = self.store.runs.get(run)
+        if row is None:
+            return
+        chosen = [
+            instance
+            for task in decode_spec(self.store.versions[row.version].spec).tasks
+            if task.task_id in task_ids
+            for instance in [self.store.instances.get(TaskKey(run, TaskId(task.task_id), UNMAPPED))]
+            if instance is not None
+        ]
+        tallies = Counter(
+            (each.task_id, each.state)
+            for each in self.store.instances.values()
+            if each.run == run and each.state in FINISHED_TASK_STATES
+        )
+        finished = None
+        if row.state in FINISHED_RUN_STATES:
+            counted = [InstanceTally(run=run, task_id=t, state=s, count=n) for (t, s), n in tallies.items()]
+            finished = commands.FinishedRun(row=row, version=self.store.versions[row.version], tallies=tuple(counted))
+        self.is_revising = True
+        try:
+            if self.offer(commands.AlterTasks(verb=verb, run=run, rows=tuple(chosen), finished_run=finished)):
+                self.counts[f"{verb} of a {'finished' if finished else 'live'} run"] += 1
+        finally:
+            self.is_revising = False
 
     def set_pool(self, name: str, slots: int) -> None:
         self.offer(commands.SetPool(name=name, slots=slots))
@@ -426,12 +469,18 @@ class World:
                 case RunRow() as run:
                     old_run = rows.runs.get(run.key)
                     assert write.expected == ((old_run.state,) if old_run is not None else None)
-                    assert old_run is None or old_run.state not in FINISHED_RUN_STATES, "I6: a finished run changes"
+                    assert self.is_revising or old_run is None or old_run.state not in FINISHED_RUN_STATES, (
+                        "I6: it is finished"
+                    )
                     rows.runs[run.key] = run
                 case InstanceRow() as instance:
                     old = rows.instances.get(instance.key)
                     assert write.expected == ((old.state, old.attempt_id) if old is not None else None)
-                    assert old is None or old.state not in FINISHED_TASK_STATES, "I6: a finished instance changes"
+                    if old is not None and old.state in FINISHED_TASK_STATES:
+                        assert self.is_revising, "I6: a finished instance changes"
+                        if instance.state not in FINISHED_TASK_STATES:
+                            self.reopened[instance.key] += 1
+                            old = replace(old, state=TaskState.NONE)
                     assert old is None or instance.try_number >= old.try_number
                     rows.instances[instance.key] = instance
                     changed.append((old, instance))
@@ -454,7 +503,8 @@ class World:
                 case DagRow() as dag:
                     rows.dags[dag.dag_id] = dag
         for old, instance in changed:
-            self._check_rule(old, instance)
+            if instance.reason not in MARKS:
+                self._check_rule(old, instance)
             self._check_choice(old, instance)
         check_slots(self, decision, old_runs)
         new = [
@@ -555,7 +605,8 @@ class World:
         live = Counter(row.key for row in self.rows.live_attempts())
         assert not [key for key, count in live.items() if count > 1], "I1: two live attempts of one task"
         won = Counter(row.key for row in self.rows.attempts.values() if row.state is AttemptState.SUCCESS)
-        assert not [key for key, count in won.items() if count > 1], "I1: two attempts of one task succeeded"
+        again = [key for key, count in won.items() if count > 1 + self.reopened[key]]
+        assert not again, "I1: two attempts of one task succeeded"
 
     def _check_places(self) -> None:
         """I3: the engine knows each unfinished instance, and it is in exactly one place from which it will go on."""
@@ -565,7 +616,9 @@ class World:
         retries = {timer for _, timer in engine.timers.entries() if isinstance(timer, RetryDue)}
         for run in engine.runs.values():
             if run.state is RunState.QUEUED:
-                assert (run in engine.dags[run.row.dag_id].queued) == (run.frozen is None)
+                is_waiting = run.frozen is None and run.cancel_requested_at is None
+                assert (run in engine.dags[run.row.dag_id].queued) == is_waiting
+                assert not [i for i in run.instances.values() if i.state is not TaskState.NONE]
                 continue
             assert run.created_upto == len(run.plan.tasks) or run.frozen is not None
             expected = {
@@ -601,7 +654,9 @@ class World:
                     places.append("waits for its retry")
                 if attempt is not None:
                     assert attempt.instance is instance
-                    assert instance.state in (TaskState.QUEUED, TaskState.RUNNING)
+                    assert instance.state in (TaskState.QUEUED, TaskState.RUNNING, TaskState.RESTARTING)
+                    if instance.state is TaskState.RESTARTING:
+                        assert attempt.stop_requested_at is not None, f"{instance.key} restarts, but is not stopped"
                     places.append("has an attempt")
                 assert len(places) == 1, f"I3: {instance.key} ({instance.state}) {places or 'is nowhere'}"
         for semaphore in (engine.parallelism, *engine.executors.values(), *engine.pools.values()):

@@ -18,9 +18,15 @@ from tickless.model.id import UNMAPPED, AttemptId, Epoch, make_attempt_id
 from tickless.model.order import StopOrder
 from tickless.model.report import Finished, Lost, Started
 from tickless.model.row import AttemptRow, XComRow
-from tickless.model.state import AttemptState, EndReason
+from tickless.model.state import AttemptState, EndReason, TaskState
 
 XCOM_RETURN_KEY = "return_value"
+
+_MARKED = {
+    EndReason.MARKED_SUCCESS: Happening.MARK_SUCCESS,
+    EndReason.MARKED_FAILED: Happening.MARK_FAILED,
+}
+"""What somebody wants to become of a task whose attempt had to be stopped first."""
 
 
 class Attempts:
@@ -84,7 +90,7 @@ class Attempts:
         attempt.host = report.host
         self.arm_timeout(attempt)
         instance = attempt.instance
-        if instance is not None:
+        if instance is not None and instance.state is TaskState.QUEUED:  # else it was cleared meanwhile
             after = move(instance.state, Happening.START)
             assert after is not None
             self._changes.touch(instance)
@@ -129,6 +135,16 @@ class Attempts:
         self._changes.touch(instance)
         instance.started_at = attempt.started_at
         instance.reason = attempt.reason
+        wish = _MARKED.get(attempt.stop_reason) if attempt.stop_reason is not None else None
+        if wish is not None:
+            self._runs.finish(instance, wish, attempt.stop_reason)
+            self._changes.tell_end(told_at, attempt, instance)
+            return
+        if instance.state is TaskState.RESTARTING and run.cancel_requested_at is None:
+            self._runs.reopen(instance, Happening.RESTART)
+            self._runs.agenda.appendleft(self._runs.judge_reopened([instance]))
+            self._changes.tell_end(told_at, attempt, instance)
+            return
         if attempt.state is AttemptState.LOST and run.may_schedule:
             is_lost = attempt.reason is EndReason.LOST  # not merely stopped together with its launcher
             if not is_lost or instance.lost_count < self._quota.limits.max_lost_attempts:
@@ -143,7 +159,7 @@ class Attempts:
             for name, value in report.xcoms.items():
                 self._hand_on(instance, name, value)
         may_retry = run.may_schedule and (report is None or report.may_retry)
-        happening = judge_end(attempt.state, spec, instance.try_number, may_retry=may_retry)
+        happening = judge_end(attempt.state, spec, instance.try_number - instance.tries_cleared, may_retry=may_retry)
         if happening is Happening.RETRY:
             after = move(instance.state, Happening.RETRY)
             assert after is not None
@@ -194,3 +210,10 @@ class Attempts:
         self._changes.effects.append(
             StopAttempt(executor=attempt.row.executor, stop=StopOrder(attempt_id=attempt.id, reason=reason))
         )
+
+    def stop_to(self, attempt: Attempt, wish: EndReason) -> None:
+        """The same, and what then becomes of its task. The latest wish stands, whyever else it is being stopped."""
+        self.stop(attempt, wish)
+        if attempt.stop_reason is not wish:
+            self._changes.touch_attempt(attempt)
+            attempt.stop_reason = wish

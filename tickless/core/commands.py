@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 
 from tickless.model.id import RunKey
+from tickless.model.row import CommandProgress, EventRow, InstanceRow, InstanceTally, RequestDone, RunRow, VersionRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +46,40 @@ class SetPool:
     request_id: int | None = None
 
 
+class TaskVerb(StrEnum):
+    """What may be done to task instances that exist."""
+
+    CLEAR = "clear"  # run again what has run; stop what runs, then run it again
+    MARK_SUCCESS = "mark_success"
+    MARK_FAILED = "mark_failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishedRun:
+    """What the engine has forgotten of a finished run, as committed."""
+
+    row: RunRow
+    version: VersionRow
+    tallies: tuple[InstanceTally, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlterTasks:
+    """Clear or mark some task instances of one run. One bounded slice: whoever asks for more sends several.
+
+    The engine keeps no finished instances, so their rows come with the command, upstream before downstream. They
+    were read after everything decided so far was committed; what was decided since is seen (`RowsBehind`).
+    """
+
+    verb: TaskVerb
+    run: RunKey
+    rows: tuple[InstanceRow, ...]
+    finished_run: FinishedRun | None = None
+    """None: the run is not finished."""
+    along: tuple[CommandProgress | RequestDone | EventRow, ...] = ()
+    """Rows for the same commit: how far the command has come, and who gave it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PauseDag:
     """From now on its schedule makes no runs, no run of it starts, no task of it is sent off. What runs goes on."""
@@ -66,7 +102,7 @@ class StopAdmitting:
     """The daemon is about to exit: admit nothing more. What runs goes on."""
 
 
-Command = StartRun | CancelRun | SetPool | PauseDag | UnpauseDag | StopAdmitting
+Command = StartRun | CancelRun | SetPool | PauseDag | UnpauseDag | AlterTasks | StopAdmitting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

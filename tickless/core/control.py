@@ -38,7 +38,10 @@ class Control:
         if run.state is RunState.QUEUED:
             if run.frozen is None:
                 self._quota.dag(run.row.dag_id).queued.remove(run)
-            self._runs.end_run(run)
+            if run.instances:  # it was finished, and cleared
+                self._runs.agenda.appendleft(self.cancel_instances(run))
+            else:
+                self._runs.end_run(run)
         else:
             self._runs.agenda.appendleft(self.cancel_instances(run))
             if run.frozen is not None:

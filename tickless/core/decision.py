@@ -10,8 +10,10 @@ from tickless.model.id import AttemptId, TaskKey
 from tickless.model.order import StopOrder
 from tickless.model.row import (
     AttemptRow,
+    CommandProgress,
     DagRow,
     DagVanishedRow,
+    EventRow,
     InstanceRow,
     MapRow,
     PoolRow,
@@ -19,6 +21,7 @@ from tickless.model.row import (
     RunRow,
     VersionRow,
     XComRow,
+    XComsDropped,
 )
 from tickless.model.state import RunState, TaskState
 
@@ -39,11 +42,14 @@ class Write:
         | AttemptRow
         | XComRow
         | MapRow
+        | XComsDropped
         | PoolRow
         | VersionRow
         | DagRow
         | DagVanishedRow
         | RequestDone
+        | CommandProgress
+        | EventRow
     )
     expected: tuple[object, ...] | None = None
     is_insert: bool = False

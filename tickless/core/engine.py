@@ -2,7 +2,7 @@
 to wake up. No clock, no I/O, no randomness, no logging. See README.md in this folder for the theory of operation.
 
 This module is the front: it hands each event to the part that it concerns. The parts stand on each other in this
-order, and none calls upwards: `changes`, `quota`, `runs`, `attempts`, `control` and `schedules`,
+order, and none calls upwards: `changes`, `quota`, `runs`, `attempts`, `control`, `revision` and `schedules`,
 `versions`, `restore`.
 
 The work of a step is proportional to what changed. What could be larger (making the instances of a wide DAG,
@@ -26,6 +26,7 @@ from tickless.core.decision import Decision
 from tickless.core.quota import Quota
 from tickless.core.record import Instance, Run
 from tickless.core.restore import Restore
+from tickless.core.revision import Revision
 from tickless.core.runs import Runs
 from tickless.core.schedules import Schedules
 from tickless.core.snapshot import Snapshot
@@ -62,6 +63,7 @@ class Engine:
         self._runs = Runs(self._changes, self._quota)
         self._attempts = Attempts(epoch, self._changes, self._quota, self._runs, self.timers)
         self._control = Control(self._changes, self._quota, self._runs, self._attempts)
+        self._revision = Revision(self._changes, self._quota, self._runs, self._attempts, decode_spec)
         self.schedules = Schedules(
             self._changes, self._quota, self._runs, self.timers, schedule_rules or ScheduleRules()
         )
@@ -156,6 +158,8 @@ class Engine:
                 self._control.set_pool(event)
             case commands.PauseDag() | commands.UnpauseDag():
                 self.schedules.pause(event)
+            case commands.AlterTasks():
+                self._revision.alter_tasks(event)
             case commands.StopAdmitting():
                 self.is_stopping = True
             case _:

@@ -73,7 +73,10 @@ def explain_run(engine: Engine, run: Run, now: datetime) -> list[Reason]:
                 message=f"{run.created_upto} of {len(run.plan.tasks)} task instances are created so far.",
             )
         )
-    nearness = [TaskState.RUNNING, TaskState.QUEUED, TaskState.SCHEDULED, TaskState.UP_FOR_RETRY, TaskState.NONE]
+    nearness = [
+        *(TaskState.RUNNING, TaskState.RESTARTING, TaskState.QUEUED, TaskState.SCHEDULED, TaskState.UP_FOR_RETRY),
+        TaskState.NONE,
+    ]
     unfinished = sorted(run.instances.values(), key=lambda i: (nearness.index(i.state), i.task.index, i.map_index))
     for instance in unfinished[:20]:
         reasons.extend(explain_task(engine, instance, now))
@@ -97,7 +100,8 @@ def explain_task(engine: Engine, instance: Instance, now: datetime) -> list[Reas
             return [
                 _reason(
                     "retry_delay",
-                    f"Try {instance.try_number} of {instance.task.spec.retries + 1} ended ({instance.reason}); "
+                    f"Try {instance.try_number} of {instance.tries_cleared + instance.task.spec.retries + 1} ended "
+                    f"({instance.reason}); "
                     f"the next one starts in {left:.0f} s, at {instance.due_at:%H:%M:%S} UTC.",
                     instance,
                 )

@@ -26,6 +26,10 @@ class Happening(StrEnum):
     FAIL_UPSTREAM = "fail_upstream"  # its trigger rule can never hold
     LOSE = "lose"  # its attempt vanished: run it again
     CANCEL = "cancel"  # its run was cancelled before it started
+    CLEAR = "clear"  # somebody wants it to run again
+    RESTART = "restart"  # the attempt that was alive when it was cleared has ended
+    MARK_SUCCESS = "mark_success"  # somebody says that it is as good as done
+    MARK_FAILED = "mark_failed"  # somebody gives it up
 
 
 class RunHappening(StrEnum):
@@ -34,6 +38,7 @@ class RunHappening(StrEnum):
     ADMIT = "admit"  # within max_active_runs
     SUCCEED = "succeed"
     FAIL = "fail"
+    CLEAR = "clear"  # some of its tasks are to run again
 
 
 _S = TaskState
@@ -62,6 +67,21 @@ TASK_MOVES: dict[tuple[TaskState, Happening], TaskState] = {
     (_S.UP_FOR_RETRY, _H.READY): _S.SCHEDULED,
     (_S.UP_FOR_RETRY, _H.SKIP): _S.SKIPPED,
     (_S.UP_FOR_RETRY, _H.CANCEL): _S.SKIPPED,
+    (_S.SCHEDULED, _H.CLEAR): _S.NONE,
+    (_S.UP_FOR_RETRY, _H.CLEAR): _S.NONE,
+    (_S.QUEUED, _H.CLEAR): _S.RESTARTING,
+    (_S.RUNNING, _H.CLEAR): _S.RESTARTING,
+    (_S.RESTARTING, _H.RESTART): _S.NONE,
+    (_S.RESTARTING, _H.SUCCEED): _S.SUCCESS,  # these three only when its run was cancelled after the clear
+    (_S.RESTARTING, _H.FAIL): _S.FAILED,
+    (_S.RESTARTING, _H.SKIP): _S.SKIPPED,
+}
+TASK_MOVES |= {(state, _H.CLEAR): _S.NONE for state in FINISHED_TASK_STATES}
+TASK_MOVES |= {
+    (state, happening): after
+    for happening, after in ((_H.MARK_SUCCESS, _S.SUCCESS), (_H.MARK_FAILED, _S.FAILED))
+    for state in (*(move[0] for move in TASK_MOVES), *FINISHED_TASK_STATES)
+    if state is not after
 }
 
 TASK_STALE: frozenset[tuple[TaskState, Happening]] = frozenset(
@@ -78,6 +98,11 @@ RUN_MOVES: dict[tuple[RunState, RunHappening], RunState] = {
     (RunState.QUEUED, RunHappening.FAIL): RunState.FAILED,  # cancelled before it started
     (RunState.RUNNING, RunHappening.SUCCEED): RunState.SUCCESS,
     (RunState.RUNNING, RunHappening.FAIL): RunState.FAILED,
+    (RunState.QUEUED, RunHappening.SUCCEED): RunState.SUCCESS,  # cleared, and then all its tasks were marked
+    (RunState.SUCCESS, RunHappening.CLEAR): RunState.QUEUED,
+    (RunState.FAILED, RunHappening.CLEAR): RunState.QUEUED,
+    (RunState.SUCCESS, RunHappening.FAIL): RunState.FAILED,  # one of its tasks was marked
+    (RunState.FAILED, RunHappening.SUCCEED): RunState.SUCCESS,
 }
 
 

@@ -72,6 +72,15 @@ class Run:
         for below in self.plan.tasks[index].downstream:
             self.counts[below].add(state, count)
 
+    def untally(self, index: int, state: TaskState) -> None:
+        """The opposite of `tally` for one instance: it is not finished any more, or in another state."""
+        per_task = self.tallies[index]
+        per_task[state] -= 1
+        if not per_task[state]:
+            del per_task[state]
+        for below in self.plan.tasks[index].downstream:
+            self.counts[below].add(state, -1)
+
     def upstream_of(self, index: int) -> int:
         """How many direct upstream instances a task has."""
         return len(self.plan.tasks[index].upstream)
@@ -117,6 +126,7 @@ class Instance:
         "started_at",
         "state",
         "task",
+        "tries_cleared",
         "try_number",
     )
 
@@ -126,6 +136,7 @@ class Instance:
         self.map_index = map_index
         self.state = TaskState.NONE
         self.try_number = 0
+        self.tries_cleared = 0
         self.attempt_id = AttemptId(0)
         self.lost_count = 0
         self.scheduled_at: datetime | None = None
@@ -144,6 +155,7 @@ class Instance:
         instance.try_number = row.try_number
         instance.attempt_id = row.attempt_id
         instance.lost_count = row.lost_count
+        instance.tries_cleared = row.tries_cleared
         instance.scheduled_at = row.scheduled_at
         instance.queued_at = row.queued_at
         instance.started_at = row.started_at
@@ -165,6 +177,7 @@ class Instance:
             try_number=self.try_number,
             attempt_id=self.attempt_id,
             lost_count=self.lost_count,
+            tries_cleared=self.tries_cleared,
             scheduled_at=self.scheduled_at,
             queued_at=self.queued_at,
             started_at=self.started_at,

@@ -54,7 +54,7 @@ class Restore:
             dag = quota.dag(run_row.dag_id)
             if run.state is not RunState.QUEUED:
                 dag.active_runs.take(1)
-            elif run.frozen is None:
+            elif run.frozen is None and run.cancel_requested_at is None:
                 dag.queued.append(run)  # a frozen one does not start, and nobody waits behind it
         for tally in snapshot.tallies:
             run = runs.runs[tally.run]
@@ -100,6 +100,8 @@ class Restore:
             elif instance.state is TaskState.UP_FOR_RETRY and instance.due_at is not None:
                 self.timers.arm(instance.due_at, RetryDue(instance.key, instance.try_number))
         if run.state is not RunState.RUNNING:
+            if run.cancel_requested_at is not None:
+                self.runs.agenda.append(self.control.cancel_instances(run))
             return
         agenda = self.runs.agenda
         if run.cancel_requested_at is not None:

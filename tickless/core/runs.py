@@ -11,6 +11,7 @@ from tickless.core import commands
 from tickless.core.admission import Semaphore
 from tickless.core.changes import Changes
 from tickless.core.commands import RunStarted
+from tickless.core.decision import Write
 from tickless.core.machine import Happening, RunHappening, move, move_run
 from tickless.core.plan import DagPlan
 from tickless.core.quota import Quota
@@ -19,7 +20,7 @@ from tickless.core.record import DagState, Instance, Run
 from tickless.errors import NotFound, Refused, UserError
 from tickless.model.dag import TaskKind
 from tickless.model.id import UNMAPPED, RunKey, TaskKey
-from tickless.model.row import RunRow
+from tickless.model.row import RunRow, XComsDropped
 from tickless.model.schedule import Slot
 from tickless.model.state import FINISHED_TASK_STATES, RunState, TaskState
 
@@ -140,14 +141,23 @@ class Runs:
         return run_id
 
     def add_run(self, row: RunRow, plan: DagPlan) -> Run:
+        run = self.record(row, plan)
+        self.register(run)
+        return run
+
+    def record(self, row: RunRow, plan: DagPlan) -> Run:
+        """The record of a run that nobody knows of yet."""
         slots = Semaphore("dag_concurrency", f"run {row.dag_id}/{row.run_id}", self._quota.run_limit(plan))
         slots.is_closed = self._quota.dag(row.dag_id).is_paused
-        run = Run(row, plan, slots)
+        return Run(row, plan, slots)
+
+    def register(self, run: Run) -> None:
+        """From now on it is one of the unfinished runs."""
+        row = run.row
         self.runs[row.key] = run
         self._run_ids.add((row.dag_id, row.run_id))
         if row.idempotency_key is not None:
             self._run_of_key[row.idempotency_key] = row.key
-        return run
 
     def start_queued_runs(self, dag: DagState) -> None:
         self._quota.limit_active_runs(dag)
@@ -164,6 +174,8 @@ class Runs:
                 self.end_run(run)
             else:
                 self.agenda.appendleft(self.create_instances(run))
+                if run.instances:  # it was finished, and some of its tasks are to run again
+                    self.agenda.appendleft(self.judge_reopened(list(run.instances.values())))
             self._quota.limit_active_runs(dag)
 
     def create_instances(self, run: Run) -> Iterator[None]:
@@ -180,15 +192,18 @@ class Runs:
                 self.judge(instance)
             yield
 
-    def end_run(self, run: Run) -> None:
-        self._changes.touch_run(run)
-        bad = run.cancel_requested_at is not None or any(
+    def is_bad(self, run: Run) -> bool:
+        """Whether a complete run has failed."""
+        return run.cancel_requested_at is not None or any(
             run.tallies.get(leaf, {}).get(state)
             for leaf in run.plan.leaves
             for state in (TaskState.FAILED, TaskState.UPSTREAM_FAILED)
         )
+
+    def end_run(self, run: Run) -> None:
+        self._changes.touch_run(run)
         was_running = run.state is RunState.RUNNING
-        run.state = move_run(run.state, RunHappening.FAIL if bad else RunHappening.SUCCEED)
+        run.state = move_run(run.state, RunHappening.FAIL if self.is_bad(run) else RunHappening.SUCCEED)
         run.ended_at = self._changes.now
         run.frozen = None
         self._changes.tell(run, (self._changes.now - run.started_at).total_seconds() if run.started_at else None)
@@ -199,6 +214,8 @@ class Runs:
         dag = self._quota.dag(run.row.dag_id)
         if was_running:
             dag.active_runs.give_back(1)
+        elif run in dag.queued:
+            dag.queued.remove(run)
         self.when_ended(dag, run)
         self.start_queued_runs(dag)
 
@@ -215,17 +232,24 @@ class Runs:
         """Apply the trigger rule to an instance that waits for its upstream."""
         if instance.state is not TaskState.NONE:
             return
-        run, task = instance.run, instance.task
-        self._changes.focus = run
-        verdict = judge(task.spec.trigger_rule, run.counts[task.index], run.upstream_of(task.index))
+        self._changes.focus = instance.run
+        verdict = self._verdict(instance)
         if verdict is Verdict.WAIT:
             return
         if verdict is not Verdict.RUN:
             self.finish(instance, _HAPPENING_OF_VERDICT[verdict], None)
-        elif task.spec.kind is TaskKind.EMPTY:
+        elif instance.task.spec.kind is TaskKind.EMPTY:
             self.finish(instance, Happening.PASS, None)
         else:
             self.schedule(instance)
+
+    def may_run(self, instance: Instance) -> bool:
+        """Whether its trigger rule holds, now."""
+        return self._verdict(instance) is Verdict.RUN
+
+    def _verdict(self, instance: Instance) -> Verdict:
+        run, task = instance.run, instance.task
+        return judge(task.spec.trigger_rule, run.counts[task.index], run.upstream_of(task.index))
 
     def schedule(self, instance: Instance) -> None:
         """A new try: its trigger rule holds, or its retry is due."""
@@ -251,6 +275,29 @@ class Runs:
             instance = run.instances.get((index, UNMAPPED))
             if instance is not None and instance.state in _WITHOUT_PROCESS:
                 self.finish(instance, Happening.SKIP, reason)
+
+    def reopen(self, instance: Instance, happening: Happening) -> None:
+        """An instance without a live attempt waits for its upstream again, as if it had never run; for its tries
+        too, but their numbers go on."""
+        after = move(instance.state, happening)
+        assert after is TaskState.NONE
+        if instance.state is TaskState.SCHEDULED:
+            self._quota.admission.leave(instance)
+        self._changes.touch(instance)
+        instance.state = after
+        instance.tries_cleared = instance.try_number
+        instance.lost_count = 0
+        instance.scheduled_at = instance.queued_at = instance.started_at = instance.ended_at = instance.due_at = None
+        instance.reason = None
+        key = instance.key
+        self._changes.writes.append(Write(XComsDropped(run=key.run, task_id=key.task_id, map_index=key.map_index)))
+
+    def judge_reopened(self, instances: list[Instance]) -> Iterator[None]:
+        """Trigger rules of instances that were reopened."""
+        for instance in instances:
+            if instance.run.may_schedule:
+                self.judge(instance)
+                yield
 
     def finish(self, instance: Instance, happening: Happening, reason: str | None) -> None:
         """An instance reaches a finished state; its downstream is told, and its run may end."""

@@ -91,6 +91,8 @@ class InstanceRow:
     attempt_id: AttemptId = AttemptId(0)
     lost_count: int = 0
     """Attempts of the present try that were lost."""
+    tries_cleared: int = 0
+    """Its try_number when it was last cleared: `retries` counts from there."""
     scheduled_at: datetime | None = None
     queued_at: datetime | None = None
     started_at: datetime | None = None
@@ -183,6 +185,41 @@ class RequestDone:
     id: int
     run: RunKey | None = None
     error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandProgress:
+    """A row of `command` that is worked off in several commits: how far it has come. `cursor` is a JSON object."""
+
+    id: int
+    cursor: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class XComsDropped:
+    """A task instance is to run again: what it handed on is deleted."""
+
+    run: RunKey
+    task_id: TaskId
+    map_index: int
+
+    @property
+    def instance(self) -> TaskKey:
+        return TaskKey(self.run, self.task_id, self.map_index)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventRow:
+    """`event_log`: who asked for what. `detail` is a JSON object."""
+
+    at: datetime
+    actor: str
+    """unix:NAME of who called the daemon, sql:NAME of who wrote a request into the database."""
+    action: str
+    dag_id: str | None = None
+    run: RunKey | None = None
+    task_id: str | None = None
+    detail: str = "{}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -83,6 +83,9 @@ class EndReason(StrEnum):
     OOM = "oom"  # killed by the kernel for memory
     TIMEOUT = "timeout"  # stopped: execution_timeout passed
     STOPPED = "stopped"  # stopped on request (run cancel)
+    CLEARED = "cleared"  # stopped, to be run again
+    MARKED_SUCCESS = "marked_success"  # stopped: somebody marked its task as success
+    MARKED_FAILED = "marked_failed"  # the same as failed
     LOST = "lost"  # process or host vanished
     NOT_STARTED = "not_started"  # the process could not be made; `error` says why
     OUTPUT_REFUSED = "output_refused"  # return value is not JSON or too large

@@ -47,6 +47,10 @@ class CommandRequest:
     kind: str
     payload: str
     """A JSON object."""
+    cursor: str | None = None
+    """How far it has come, a JSON object; None: nobody has begun."""
+    actor: str = ""
+    """Who asks: unix:NAME or sql:NAME."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

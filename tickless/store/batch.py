@@ -19,8 +19,10 @@ from tickless.errors import Unstorable
 from tickless.model.id import AttemptId, RunKey, TaskKey, VersionKey
 from tickless.model.row import (
     AttemptRow,
+    CommandProgress,
     DagRow,
     DagVanishedRow,
+    EventRow,
     InstanceRow,
     MapRow,
     PoolRow,
@@ -28,6 +30,7 @@ from tickless.model.row import (
     RunRow,
     VersionRow,
     XComRow,
+    XComsDropped,
 )
 
 _FIRST = itemgetter(0)
@@ -35,7 +38,20 @@ _encode = msgspec.json.Encoder().encode
 K = TypeVar("K")
 R = TypeVar("R")
 
-Row = RunRow | InstanceRow | AttemptRow | XComRow | PoolRow | VersionRow | DagRow | RequestDone | MapRow
+Row = (
+    RunRow
+    | InstanceRow
+    | AttemptRow
+    | XComRow
+    | PoolRow
+    | VersionRow
+    | DagRow
+    | RequestDone
+    | CommandProgress
+    | XComsDropped
+    | EventRow
+    | MapRow
+)
 Guarded = tuple[R, tuple[object, ...]]
 """A row image and what its guarded columns must be now."""
 
@@ -68,6 +84,9 @@ class Batch:
     xcoms: dict[tuple[TaskKey, str], XComRow] = field(default_factory=dict)
     requests: dict[tuple[str, int], RequestDone] = field(default_factory=dict)
     maps: dict[tuple[RunKey, str], MapRow] = field(default_factory=dict)
+    progress: dict[int, CommandProgress] = field(default_factory=dict)
+    dropped_xcoms: dict[TaskKey, XComsDropped] = field(default_factory=dict)
+    events: list[EventRow] = field(default_factory=list)
 
     @staticmethod
     def of(writes: Iterable[Write]) -> Batch:
@@ -88,6 +107,14 @@ class Batch:
                 _add_guarded(self.new_runs, self.runs, row.key, row, write.expected)
             case XComRow():
                 self.xcoms[TaskKey(row.run, row.task_id, row.map_index), row.key] = row
+            case XComsDropped():
+                for key in [key for key in self.xcoms if key[0] == row.instance]:
+                    del self.xcoms[key]
+                self.dropped_xcoms[row.instance] = row
+            case CommandProgress():
+                self.progress[row.id] = row
+            case EventRow():
+                self.events.append(row)
             case RequestDone():
                 self.requests[row.table, row.id] = row
             case DagRow():
@@ -122,15 +149,19 @@ class Batch:
             + len(self.versions)
             + len(self.dags)
             + len(self.dag_states)
+            + len(self.progress)
+            + len(self.dropped_xcoms)
+            + len(self.events)
         )
 
     def rows(self) -> Iterator[Row]:
         """Every row image that it writes."""
         for plain in (
             *(self.versions, self.pools, self.new_runs, self.new_instances, self.new_attempts),
-            *(self.xcoms, self.requests, self.dag_states, self.maps),
+            *(self.xcoms, self.requests, self.dag_states, self.maps, self.progress, self.dropped_xcoms),
         ):
             yield from plain.values()
+        yield from self.events
         for guarded in (self.runs, self.instances, self.attempts):
             for row, _ in guarded.values():
                 yield row
@@ -160,6 +191,19 @@ class Batch:
                 _plain(self.requests),
                 _plain(self.maps),
             )
+        except (UnicodeEncodeError, OverflowError) as error:
+            raise Unstorable(f"a row cannot be encoded: {error}", sqlstate="22021") from error
+
+    def encode_requested(self) -> tuple[str | None, ...] | None:
+        """What people's requests bring along, for `note_requests_v1`; None when there is nothing of it.
+
+        Raises Unstorable as `encode` does.
+        """
+        if not (self.progress or self.dropped_xcoms or self.events):
+            return None
+        try:
+            events = _encode(self.events).decode() if self.events else None
+            return (_plain(self.progress), _plain(self.dropped_xcoms), events)
         except (UnicodeEncodeError, OverflowError) as error:
             raise Unstorable(f"a row cannot be encoded: {error}", sqlstate="22021") from error
 

@@ -22,6 +22,7 @@ from tickless.model.id import AttemptId, Epoch, RunKey, TaskId, TaskKey, Version
 from tickless.model.row import (
     AttemptRow,
     DagRow,
+    EventRow,
     InstanceRow,
     InstanceTally,
     MapRow,
@@ -61,6 +62,7 @@ class MemoryStore:
         self.requests: dict[int, TriggerRequest] = {}
         self.commands: dict[int, CommandRequest] = {}
         self.done: dict[tuple[str, int], RequestDone] = {}
+        self.events: list[EventRow] = []
         self.import_problems: dict[tuple[str, str], ImportProblem] = {}
         self.quarantined: dict[int, QuarantinedEvent] = {}
         self.variables: dict[str, VariableRow] = {}
@@ -103,7 +105,7 @@ class MemoryStore:
     def add_command(self, kind: str, payload: str = "{}") -> int:
         """What `tickless.pause_dag` and its like do in SQL."""
         number = len(self.commands) + 1
-        self.commands[number] = CommandRequest(id=number, kind=kind, payload=payload)
+        self.commands[number] = CommandRequest(id=number, kind=kind, payload=payload, actor="sql:operator")
         return number
 
     # ---- the port, synchronous ------------------------------------------------------------------------------------
@@ -140,6 +142,13 @@ class MemoryStore:
         self.maps |= batch.maps
         for key in batch.expanded():
             del self.instances[key]
+        for progress in batch.progress.values():
+            if progress.id in self.commands:
+                self.commands[progress.id] = replace(self.commands[progress.id], cursor=progress.cursor)
+        self.xcoms = {
+            key: row for key, row in self.xcoms.items() if key[0] not in batch.dropped_xcoms or key in batch.xcoms
+        }
+        self.events += batch.events
         self.flushes += 1
         self._answer(with_answer)
 

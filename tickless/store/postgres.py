@@ -43,6 +43,7 @@ from tickless.store.storable import make_storable
 MAX_OPEN_REQUESTS = 500
 
 _FLUSH = query("flush")
+_FLUSH_WITH_REQUESTS = query("flush_with_requests")
 _TAKE_EPOCH = query("take_epoch")
 _END_RECORDED_WRITER = query("end_recorded_writer")
 _BLOCKERS = query("blockers")
@@ -147,7 +148,9 @@ class PostgresStore:
         batch = Batch.of(writes)
         sections = batch.encode()
         failpoint.hit("store.before_flush")
-        await self._write(_FLUSH, self._shard_id, epoch, batch.counts(), *sections)
+        requested = batch.encode_requested()
+        statement = _FLUSH if requested is None else _FLUSH_WITH_REQUESTS
+        await self._write(statement, self._shard_id, epoch, batch.counts(), *sections, *(requested or ()))
         failpoint.hit("store.after_flush")
 
     async def quarantine(self, epoch: Epoch, event: QuarantinedEvent) -> int:
@@ -210,7 +213,7 @@ class PostgresStore:
 
     async def open_commands(self) -> list[CommandRequest]:
         rows = await self._pool.fetch(_OPEN_COMMANDS, MAX_OPEN_REQUESTS)
-        return [CommandRequest(id=row["id"], kind=row["kind"], payload=row["payload"]) for row in rows]
+        return [CommandRequest(**row) for row in rows]
 
     async def pull_xcoms(
         self,

@@ -74,6 +74,7 @@ def instance_row(record: asyncpg.Record) -> InstanceRow:
         try_number=record["try_number"],
         attempt_id=AttemptId(record["attempt_id"]),
         lost_count=record["lost_count"],
+        tries_cleared=record["tries_cleared"],
         scheduled_at=record["scheduled_at"],
         queued_at=record["queued_at"],
         started_at=record["started_at"],

@@ -107,6 +107,7 @@ create table task_instance (
     dag_run_key bigint not null,
     attempt_id bigint not null default 0,
     lost_count int not null default 0,
+    tries_cleared int not null default 0,
     primary key (dag_run_key, task_id, map_index)
 ) with (
     fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 500,
@@ -114,6 +115,7 @@ create table task_instance (
 );
 comment on column task_instance.state is 'NULL: nothing decided yet, it waits for its upstream';
 comment on column task_instance.attempt_id is 'the latest attempt; 0: there was none';
+comment on column task_instance.tries_cleared is 'its try_number when it was last cleared: retries count from there';
 
 create table task_attempt (
     attempt_id bigint primary key,
@@ -201,9 +203,13 @@ create table command (
     requested_at timestamptz not null default now(),
     handled_at timestamptz,
     dag_run_key bigint,
-    error text
+    error text,
+    cursor jsonb,
+    actor text
 );
 create index command_open on command (id) where handled_at is null;
+comment on column command.cursor is 'how far a command has come that takes several commits, and what it has done';
+comment on column command.actor is 'on whose behalf the daemon wrote it; NULL: requested_by wrote it';
 
 create table import_error (
     folder text collate "C" not null,

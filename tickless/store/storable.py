@@ -22,6 +22,7 @@ MAX_VALUE_BYTES = 16 * 1024 * 1024
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 """NUL, and halves of a surrogate pair."""
 _IDS = {"dag_id", "task_id", "run_id", "key", "name", "conn_id"}
+_JSON = {"conf", "cursor", "detail"}
 _BIG = {"run", "key", "attempt_id", "version", "id"}
 """bigint columns; every other integer is an int."""
 
@@ -42,7 +43,7 @@ def why_unstorable(row: Any) -> str | None:
                 return "22021"
             if each.name in _IDS and not 0 < len(value) <= MAX_ID_LENGTH:
                 return "23514"
-            is_json = each.name == "conf" or (each.name == "value" and isinstance(row, XComRow))
+            is_json = each.name in _JSON or (each.name == "value" and isinstance(row, XComRow))
             if is_json and (sqlstate := why_bad_json(value)) is not None:
                 return sqlstate
         elif isinstance(value, int):

@@ -127,15 +127,16 @@ begin
 
     if p_new_instances is not null then
         insert into tickless.task_instance (
-            dag_run_key, task_id, map_index, dag_id, run_id, state, try_number, attempt_id, lost_count, scheduled_at,
-            queued_at, started_at, ended_at, due_at, reason
+            dag_run_key, task_id, map_index, dag_id, run_id, state, try_number, attempt_id, lost_count, tries_cleared,
+            scheduled_at, queued_at, started_at, ended_at, due_at, reason
         )
         select
             r.run, r.task_id, r.map_index, d.dag_id, d.run_id, nullif(r.state, 'none'), r.try_number, r.attempt_id,
-            r.lost_count, r.scheduled_at, r.queued_at, r.started_at, r.ended_at, r.due_at, r.reason
+            r.lost_count, coalesce(r.tries_cleared, 0), r.scheduled_at, r.queued_at, r.started_at, r.ended_at,
+            r.due_at, r.reason
         from json_to_recordset(p_new_instances) as r(
             run bigint, task_id text, map_index int, state text, try_number int, attempt_id bigint, lost_count int,
-            scheduled_at timestamptz, queued_at timestamptz, started_at timestamptz, ended_at timestamptz,
+            tries_cleared int, scheduled_at timestamptz, queued_at timestamptz, started_at timestamptz, ended_at timestamptz,
             due_at timestamptz, reason text
         )
         join tickless.dag_run d on d.key = r.run
@@ -147,11 +148,11 @@ begin
     if p_instances is not null then
         update tickless.task_instance t set
             state = nullif(r.state, 'none'), try_number = r.try_number, attempt_id = r.attempt_id,
-            lost_count = r.lost_count, scheduled_at = r.scheduled_at, queued_at = r.queued_at,
+            lost_count = r.lost_count, tries_cleared = coalesce(r.tries_cleared, 0), scheduled_at = r.scheduled_at, queued_at = r.queued_at,
             started_at = r.started_at, ended_at = r.ended_at, due_at = r.due_at, reason = r.reason
         from json_to_recordset(p_instances) as r(
             was text, had bigint, run bigint, task_id text, map_index int, state text, try_number int,
-            attempt_id bigint, lost_count int, scheduled_at timestamptz, queued_at timestamptz,
+            attempt_id bigint, lost_count int, tries_cleared int, scheduled_at timestamptz, queued_at timestamptz,
             started_at timestamptz, ended_at timestamptz, due_at timestamptz, reason text
         )
         where t.dag_run_key = r.run and t.task_id = r.task_id and t.map_index = r.map_index
@@ -234,6 +235,25 @@ begin
 end
 $$;
 
+-- What people's requests bring along: how far commands have come, values that are dropped because they are made anew,
+-- the audit. Called in one statement with a flush, after it; apart, so that the hot flush is not the slower for it.
+create or replace function tickless.note_requests_v1(p_progress json, p_dropped_xcoms json, p_events json) returns void
+language plpgsql as $$
+begin
+    update tickless.command q set cursor = r.cursor::jsonb
+    from json_to_recordset(p_progress) as r(id bigint, cursor text)
+    where q.id = r.id;
+    delete from tickless.xcom x
+    using json_to_recordset(p_dropped_xcoms) as r(run bigint, task_id text, map_index int)
+    where x.dag_run_key = r.run and x.task_id = r.task_id and x.map_index = r.map_index;
+    insert into tickless.event_log (at, actor, action, dag_id, dag_run_key, task_id, detail)
+    select r.at, r.actor, r.action, r.dag_id, r.run, r.task_id, r.detail::jsonb
+    from json_to_recordset(p_events) as r(
+        at timestamptz, actor text, action text, dag_id text, run bigint, task_id text, detail text
+    );
+end
+$$;
+
 -- Keeps an event that raised and freezes its run; gives the entry's id.
 create or replace function tickless.quarantine_v1(
     p_shard int, p_epoch bigint, p_run bigint, p_attempt bigint, p_kind text, p_event text, p_traceback text,
@@ -286,6 +306,7 @@ revoke execute on function
     tickless.flush_v3(
         int, bigint, int[], json, json, json, json, json, json, json, json, json, json, json, json, json
     ),
+    tickless.note_requests_v1(json, json, json),
     tickless.quarantine_v1(int, bigint, bigint, bigint, text, text, text, timestamptz),
     tickless.set_import_problems_v1(int, bigint, json),
     tickless.take_epoch_v1(int, text)

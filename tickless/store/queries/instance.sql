@@ -4,7 +4,7 @@
 -- $5 limit int
 select
     t.dag_id, t.run_id, t.dag_run_key, t.task_id, t.map_index, t.state, t.try_number, t.attempt_id,
-    t.lost_count, t.scheduled_at, t.queued_at, t.started_at, t.ended_at, t.due_at, t.reason,
+    t.lost_count, t.tries_cleared, t.scheduled_at, t.queued_at, t.started_at, t.ended_at, t.due_at, t.reason,
     a.attempt_id as a_attempt_id, a.dag_run_key as a_dag_run_key, a.task_id as a_task_id,
     a.map_index as a_map_index, a.try_number as a_try_number, a.state as a_state, a.executor as a_executor,
     a.queue as a_queue, a.pool as a_pool, a.pool_slots as a_pool_slots, a.queued_at as a_queued_at,
@@ -24,7 +24,7 @@ limit $5
 -- $1 run bigint · $2 task_id text · $3 map_index int
 select
     t.dag_id, t.run_id, t.dag_run_key, t.task_id, t.map_index, t.state, t.try_number, t.attempt_id,
-    t.lost_count, t.scheduled_at, t.queued_at, t.started_at, t.ended_at, t.due_at, t.reason,
+    t.lost_count, t.tries_cleared, t.scheduled_at, t.queued_at, t.started_at, t.ended_at, t.due_at, t.reason,
     a.attempt_id as a_attempt_id, a.dag_run_key as a_dag_run_key, a.task_id as a_task_id,
     a.map_index as a_map_index, a.try_number as a_try_number, a.state as a_state, a.executor as a_executor,
     a.queue as a_queue, a.pool as a_pool, a.pool_slots as a_pool_slots, a.queued_at as a_queued_at,

@@ -35,8 +35,8 @@ order by key
 -- name: load_instances :many
 -- Unfinished instances of unfinished runs.
 select
-    t.dag_run_key, t.task_id, t.map_index, t.state, t.try_number, t.attempt_id, t.lost_count, t.scheduled_at,
-    t.queued_at, t.started_at, t.ended_at, t.due_at, t.reason
+    t.dag_run_key, t.task_id, t.map_index, t.state, t.try_number, t.attempt_id, t.lost_count, t.tries_cleared,
+    t.scheduled_at, t.queued_at, t.started_at, t.ended_at, t.due_at, t.reason
 from tickless.dag_run d
 join tickless.task_instance t on t.dag_run_key = d.key
 where d.state in ('queued', 'running')
