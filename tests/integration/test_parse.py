@@ -364,3 +364,47 @@ def test_a_dag_file_sees_the_environment_of_its_tasks(tmp_path: Path, monkeypatc
         """,
     )
     assert parse(tmp_path).problem is None
+
+
+TEMPLATED = """
+    from tickless import DAG, BashOperator
+
+    with DAG("reports"):
+        BashOperator(task_id="report", bash_command="scripts/report.sh")
+"""
+
+
+def test_template_files_and_what_they_include_belong_to_the_version(tmp_path: Path) -> None:
+    write(tmp_path, flow=TEMPLATED)
+    for name, content in {
+        "scripts/report.sh": "{% include 'shared/head.txt' %}\necho {{ ds }}\n",
+        "shared/head.txt": "echo head",
+        "shared/unused.txt": "",
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    first = parse(tmp_path)
+    assert first.problem is None
+    assert first.closure == ("flow.py", "scripts/", "shared/head.txt")
+    (tmp_path / "shared" / "head.txt").write_text("echo another head")
+    assert parse(tmp_path).dags[0].hash != first.dags[0].hash
+
+
+def test_a_wrong_template_is_a_problem_of_the_line_of_its_task(tmp_path: Path) -> None:
+    problem = problem_of(tmp_path, TEMPLATED.replace("scripts/report.sh", "docker ps --format '{{.ID}}'"))
+    assert (problem.file, problem.line) == ("flow.py", 5)
+    assert problem.message.startswith("a field of task 'report' is not a template that Jinja can read")
+    assert "{% raw %}" in (problem.hint or "")
+    problem = problem_of(tmp_path, TEMPLATED)
+    assert (problem.file, problem.line) == ("flow.py", 5)
+    assert "names the template 'scripts/report.sh', which is not there" in problem.message
+
+
+def test_a_wrong_param_and_a_lost_dependency_are_problems_of_their_lines(tmp_path: Path) -> None:
+    problem = problem_of(
+        tmp_path, "from tickless import DAG, Param\n\nDAG('x', params={'n': Param('a', type='integer')})\n"
+    )
+    assert (problem.line, "'a' is not of type 'integer'" in problem.message) == (3, True)
+    source = "from tickless import *\nwith DAG('x'):\n    a = EmptyOperator(task_id='a')\n    a >> TaskGroup('g')\n"
+    problem = problem_of(tmp_path, source)
+    assert (problem.line, "while it has no task" in problem.message) == (4, True)

@@ -625,3 +625,69 @@ async def test_a_command_made_in_a_runner_is_stopped_like_any_other(shop: Shop) 
     end = await shop.sink.finished(order.attempt_id)
     shop.executor.ack([AttemptId(order.attempt_id)])
     assert (end.state, end.reason, end.signal) == ("failed", "stopped", 15)
+
+
+# What a task pushes
+
+PUSHES = """
+@task
+def pushes(ti):
+    ti.xcom_push("k", {"a": "ü"})
+    ti.xcom_push("k", [1])
+    return "r"
+@task
+def fails(ti):
+    ti.xcom_push("k", 1)
+    raise ValueError
+@task
+def skips(ti):
+    ti.xcom_push("k", 1)
+    from tickless import TaskSkipped
+    raise TaskSkipped
+@task
+def pushes_no_json(ti):
+    ti.xcom_push("k", object())
+@task
+def pushes_too_much(ti):
+    ti.xcom_push("k", "x" * 2000)
+@task(multiple_outputs=True)
+def many():
+    return {"a": 1, "b": None}
+@task(multiple_outputs=True)
+def not_many():
+    return [1]
+@task(multiple_outputs=True)
+def odd_keys():
+    return {1: 2}
+@task(multiple_outputs=True)
+def nothing():
+    return None
+@task(multiple_outputs=True, do_xcom_push=False)
+def silent():
+    return {"a": 1}
+pushes(), fails(), skips(), pushes_no_json(), pushes_too_much(), many(), not_many(), odd_keys(), nothing(), silent()
+"""
+
+
+@pytest.mark.parametrize(
+    ("task_id", "state", "xcoms", "output", "words"),
+    [
+        ("pushes", "success", {"k": "[1]"}, '"r"', ""),
+        ("fails", "failed", {"k": "1"}, None, "ValueError"),
+        ("skips", "skipped", {"k": "1"}, None, ""),
+        ("pushes_no_json", "failed", {}, None, "XCom 'k' of 'pushes_no_json' is not JSON: object"),
+        ("pushes_too_much", "failed", {}, None, "XCom 'k' of 'pushes_too_much' is 2,002 bytes as JSON; the limit is"),
+        ("many", "success", {"a": "1", "b": "null"}, '{"a":1,"b":null}', ""),
+        ("not_many", "failed", {}, None, "must return a dict with strings as keys, and not list: [1]"),
+        ("odd_keys", "failed", {}, None, "must return a dict with strings as keys"),
+        ("nothing", "success", {}, None, ""),
+        ("silent", "success", {}, None, ""),
+    ],
+)
+async def test_what_a_task_pushes_comes_with_its_end(
+    shop: Shop, task_id: str, state: str, xcoms: object, output: str | None, words: str
+) -> None:
+    shop.dag(PUSHES)
+    end = await shop.run(shop.python(task_id, do_xcom_push=task_id != "silent"))
+    assert (end.state, end.xcoms, end.output) == (state, xcoms, output)
+    assert words in (end.error or "")
