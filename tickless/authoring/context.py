@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from tickless.authoring import macros
 from tickless.authoring.daemon import daemon
 from tickless.authoring.xcom import RETURN_KEY
 from tickless.exceptions import AirflowException, AirflowNotFoundException
@@ -181,8 +182,6 @@ class TaskInstance:
         return self._context
 
     def _make_context(self) -> dict[str, Any]:
-        from tickless.authoring import macros
-
         run = DagRun(self.order)
         at = run.run_after
         dag, task = self.dag, self.task

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import random
 import time
-import uuid
 from datetime import datetime, timedelta
 from types import ModuleType
 
 __all__ = [
-    "datetime", "ds", "ds_add", "ds_format", "ds_nodash", "json", "random", "time", "timedelta", "ts", "ts_nodash",
-    "ts_nodash_with_tz", "uuid",
+    "datetime", "ds", "ds_add", "ds_format", "ds_nodash", "json", "time", "timedelta", "ts", "ts_nodash",
+    "ts_nodash_with_tz",
 ]  # fmt: skip
 
 
@@ -51,8 +49,8 @@ def ds_format(day: str, input_format: str, output_format: str) -> str:
 
 
 def __getattr__(name: str) -> ModuleType:
-    """`dateutil` and `yaml` are there when they are installed; they are loaded when a template names them."""
-    if name in {"dateutil", "yaml"}:
+    """What few templates name is loaded when one does: `random`, `uuid`, and `dateutil` and `yaml` if installed."""
+    if name in {"random", "uuid", "dateutil", "yaml"}:
         from importlib import import_module
 
         if name == "dateutil":
