@@ -199,7 +199,7 @@ SABOTAGES = [
         file=RUNS,
         old="        while indices and run.created_upto <= max(indices):\n            next(creation)\n",
         new="        del creation\n",
-        tests=(MACHINE, "tests/unit/core/test_choice.py::test_tasks_that_are_not_made_yet_are_made_to_be_skipped"),
+        tests=("tests/unit/core/test_choice.py::test_tasks_that_are_not_made_yet_are_made_to_be_skipped",),
     ),
     Sabotage(
         name="choice_ignored_where_a_slot_is_awaited",
