@@ -8,10 +8,10 @@ RANDOM = ("tests/scenario/test_random_dags.py::test_random_dags_end_as_the_oracl
 
 SABOTAGES = [
     Sabotage(
-        name="short_circuit_leaves_the_rest_to_trigger_rules",
+        name="what_a_chosen_task_leads_to_is_skipped",
         file="tickless/authoring/branch.py",
-        old="                instance.skip_below = True\n",
-        new="                instance.follow = ()\n",
+        old="                todo += below.get(task_id, ())\n",
+        new="",
         tests=RANDOM,
     ),
 ]
