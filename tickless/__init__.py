@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         MultipleCronTriggerTimetable,
     )
     from tickless.authoring.task import task
-    from tickless.authoring.trigger import trigger_dag
+    from tickless.authoring.trigger import TriggerDagRunOperator, trigger_dag
     from tickless.authoring.variable import Variable
     from tickless.authoring.xcom import XComArg
     from tickless.exceptions import (
@@ -60,6 +60,7 @@ __all__ = [
     "TaskFailed",
     "TaskGroup",
     "TaskSkipped",
+    "TriggerDagRunOperator",
     "TriggerRule",
     "Variable",
     "XComArg",
@@ -101,6 +102,7 @@ _HOMES = {
     "get_current_context": "tickless.authoring.context",
     "task": "tickless.authoring.task",
     "task_group": "tickless.authoring.group",
+    "TriggerDagRunOperator": "tickless.authoring.trigger",
     "trigger_dag": "tickless.authoring.trigger",
     "get_connection": "tickless.authoring.connection",
     "CronDataIntervalTimetable": "tickless.authoring.schedule",

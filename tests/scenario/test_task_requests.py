@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -110,6 +111,20 @@ with DAG("triggers"):
     triggers()
 with DAG("triggered"):
     bash("echo", 'echo "$TICKLESS_CONF"')
+
+from tickless import TriggerDagRunOperator
+with DAG("operators"):
+    made = make.override(task_id="made")(["x"])
+    waits = TriggerDagRunOperator(
+        task_id="waits", trigger_dag_id="triggered", conf={"list": made, "of": "{{ run_id }}"},
+        wait_for_completion=True, poke_interval=0.02,
+    )
+    again = TriggerDagRunOperator(
+        task_id="again", trigger_dag_id="triggered", trigger_run_id=waits.output, skip_when_already_exists=True)
+    bad = TriggerDagRunOperator(
+        task_id="bad", trigger_dag_id="failing", wait_for_completion=True, poke_interval=0.02)
+with DAG("failing"):
+    bash("no", "exit 1")
 """,
 }
 
@@ -153,6 +168,19 @@ def test_runs_are_triggered_and_looked_after(stage: Stage) -> None:
     assert names[1] == "named"
     assert {row["run_type"] for row in rows} == {"operator_triggered"}
     assert stage.output(rows[0]["key"], "echo") == '{"from": "a task"}'
+
+
+def test_an_operator_triggers_and_waits(stage: Stage) -> None:
+    run, state = stage.do("operators")
+    assert state == "failed"
+    assert stage.states(run) == {"made": "success", "waits": "success", "again": "skipped", "bad": "failed"}
+    found = stage.query("select key, value from xcom where dag_run_key = $1 and task_id = 'waits' order by key", run)
+    values = {row["key"]: json.loads(row["value"]) for row in found}
+    assert values["trigger_run_id"] == values["return_value"]
+    [row] = stage.query("select state, conf from dag_run where run_id = $1", values["return_value"])
+    assert row["state"] == "success"
+    assert json.loads(row["conf"]) == {"list": ["x"], "of": stage.client.get(f"/runs/{run}")["run_id"]}
+    assert "ended as failed" in stage.attempts(run, "bad")[0]["error"]
 
 
 @pytest.mark.parametrize("how", ["kill", "term"])
