@@ -18,6 +18,7 @@ from tickless.model.id import AttemptId, Epoch
 from tickless.model.order import Order, StopOrder
 from tickless.model.report import Finished, Lost, Started
 from tickless.model.state import AttemptState, EndReason
+from tickless.wire.request import Answer, AttemptAnswer, AttemptRequest
 
 pytestmark = pytest.mark.anyio
 FIRST, SECOND, THIRD = Epoch(1), Epoch(2), Epoch(3)
@@ -374,3 +375,35 @@ async def test_local_runs_side_by_side(bench: Bench) -> None:
     executor.submit(orders)
     for order in orders:
         assert (await bench.sink.finished(order.attempt_id)).state is AttemptState.SUCCESS
+
+
+async def test_a_request_is_offered_after_each_connect_until_it_is_answered(bench: Bench) -> None:
+    tasks = """
+@task
+def asks():
+    from tickless import Variable
+    return [Variable.get("one"), Variable.get("two")]
+asks()
+"""
+    bench.orders.dag_file(dag_source(bench.orders, tasks))
+    asked: list[AttemptRequest] = []
+    executor = bench.executor()
+    executor.on_requests(asked.extend)
+    await executor.connect(bench.epoch, {}, bench.sink)
+    order = bench.orders.python("asks", version=f"v{bench.epoch}{bench.kind}")
+    executor.submit([order])
+    await soon(lambda: len(asked) == 1)
+    live = {AttemptId(order.attempt_id): AttemptState.RUNNING}
+    await executor.connect(bench.epoch, live, bench.sink)
+    await soon(lambda: len(asked) == 2)
+    assert asked[0] == asked[1]
+    for number in (1, 2):
+        await soon(lambda number=number: asked[-1].number == number)  # type: ignore[misc]  # mypy does not see the default's type
+        answer = Answer(number=number, value=f'"{number}"')
+        executor.answer([AttemptAnswer(attempt_id=order.attempt_id, answer=answer)])
+    end = await bench.sink.finished(order.attempt_id)
+    assert end.output == '["1","2"]'
+    assert [request.number for request in asked] == [1, 1, 2]
+    await executor.connect(bench.epoch, {}, bench.sink)
+    executor.ack(ids(order))
+    assert [request.number for request in asked] == [1, 1, 2], "nothing is held of an attempt that has ended"

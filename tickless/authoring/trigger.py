@@ -77,7 +77,7 @@ class TriggerDagRunOperator(Operator):
         self.wait_for_completion = arguments.flag(f"wait_for_completion {of}", wait_for_completion)
         self.skip_when_already_exists = arguments.flag(f"skip_when_already_exists {of}", skip_when_already_exists)
         self.poke_seconds = arguments.seconds(f"poke_interval {of}", poke_interval)
-        if not self.poke_seconds:
+        if self.poke_seconds <= 0:
             raise DagError(f"poke_interval {of} is {poke_interval!r}, but must be above 0.")
         self.allowed_states = _states(f"allowed_states {of}", allowed_states, RunState.SUCCESS)
         self.failed_states = _states(f"failed_states {of}", failed_states, RunState.FAILED)

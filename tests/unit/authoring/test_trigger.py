@@ -30,6 +30,7 @@ def outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     ("given", "complaint"),
     [
         ({"poke_interval": 0}, "poke_interval .* above 0"),
+        ({"poke_interval": -1}, "poke_interval .* above 0"),
         ({"poke_interval": "often"}, "poke_interval"),
         ({"allowed_states": ["done"]}, "'done'; a run is one of queued, running, success, failed"),
         ({"wait_for_completion": "yes"}, "wait_for_completion"),
