@@ -510,6 +510,13 @@ async def test_open_commands_come_oldest_first_until_they_are_done(subject: Subj
     assert [each.id for each in await store.open_commands()] == [second]
 
 
+async def test_names_of_runs_are_taken_also_by_finished_ones(store: Store, epoch: Epoch) -> None:
+    await store.flush(epoch, new(run(2, run_id="over", state=RunState.SUCCESS)))
+    asked = [("etl", "over"), ("etl", run().run_id), ("etl", "free"), ("other", "over")]
+    assert await store.taken_names(asked) == {("etl", "over"), ("etl", run().run_id)}
+    assert await store.taken_names([]) == set()
+
+
 async def test_a_quarantined_event_freezes_its_run_whatever_it_holds(store: Store, epoch: Epoch) -> None:
     event = QuarantinedEvent(
         *(),

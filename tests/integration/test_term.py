@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -29,7 +29,8 @@ from tickless.model.id import AttemptId, Epoch, RunKey
 from tickless.model.limit import Limits, Routing
 from tickless.model.order import Order, StopOrder
 from tickless.model.report import Finished, Lost, Report, Started
-from tickless.model.row import AttemptRow, PoolRow, XComRow
+from tickless.model.row import AttemptRow, DagRow, PoolRow, XComRow
+from tickless.model.schedule import ScheduleKind, ScheduleSpec
 from tickless.model.state import AttemptState, EndReason, TaskState
 from tickless.store.memory import MemoryStore
 from tickless.wire.request import AttemptAnswer
@@ -662,3 +663,23 @@ async def test_a_request_with_the_key_of_a_finished_run_gets_that_run(shop: Shop
 def test_a_decision_is_what_the_engine_says_it_is() -> None:
     """The shell relies on these defaults."""
     assert (Decision().writes, Decision().effects, Decision().wake_at, Decision().reply) == ([], [], None, None)
+
+
+async def test_a_schedule_that_was_set_back_by_hand_passes_over_the_runs_that_are_there(shop: Shop) -> None:
+    """Postgres refuses the names of such runs; that must not end in a loop, nor cost another DAG its slot."""
+    begin = now() - timedelta(minutes=90)
+    hourly = ScheduleSpec(kind=ScheduleKind.DELTA, text="hourly", every_seconds=3600.0, start_at=begin)
+    empty = {"a": {"empty": True}}
+    dags = [parsed(make_dag("a", dag_id=dag_id, schedule=hourly, tasks=empty)) for dag_id in ("one", "two")]
+    shop.scheduler.offer(dags[0])
+    await shop.soon(lambda: [run.dag_id for run in shop.store.runs.values() if run.state == "success"] == ["one"])
+    [made] = shop.store.runs.values()
+    due = shop.store.dag_states["one"].last_interval_end
+    assert due == made.run_after == begin + timedelta(hours=1)
+    shop.store.dag_states["one"] = DagRow(dag_id="one")
+    shop.scheduler.on_rebuilt.append(lambda: shop.scheduler.offer(dags[1]))
+    shop.scheduler.store_lost()
+    await shop.soon(lambda: shop.store.dag_states["one"].last_interval_end == due)
+    await shop.soon(lambda: sorted(run.dag_id for run in shop.store.runs.values()) == ["one", "two"])
+    run = await shop.start_run()
+    assert shop.run_state(run) == "running", "and it goes on"

@@ -10,6 +10,7 @@ CONTROL = "tickless/core/control.py"
 QUOTA = "tickless/core/quota.py"
 RESTORE = "tickless/core/restore.py"
 RUNS = "tickless/core/runs.py"
+SCHEDULES = "tickless/core/schedules.py"
 ADMISSION = "tickless/core/admission.py"
 READINESS = "tickless/core/readiness.py"
 RETRY = "tickless/core/retry.py"
@@ -17,7 +18,37 @@ MACHINE = "tests/property/test_engine_machine.py"
 UNIT = "tests/unit/core/test_engine.py::"
 LIMIT = "tests/unit/core/test_admission.py::"
 
+TIME = "tests/unit/core/test_schedules.py::"
+
 SABOTAGES = [
+    Sabotage(
+        name="slot_is_not_committed_with_its_run",
+        file=SCHEDULES,
+        old="        dag.last = Interval(slot.start, slot.end)\n        self._write(dag)\n",
+        new="        dag.last = Interval(slot.start, slot.end)\n",
+        tests=(TIME + "test_once_and_continuous",),
+    ),
+    Sabotage(
+        name="slots_are_skipped_in_silence",
+        file=SCHEDULES,
+        old="        if skipped is not None:\n",
+        new="        if skipped == 0:\n",
+        tests=(TIME + "test_after_a_jump_only_the_latest_slot_gets_a_run_and_that_is_told",),
+    ),
+    Sabotage(
+        name="pause_is_forgotten_at_a_restart",
+        file=RUNS,
+        old="        slots.is_closed = self._quota.dag(row.dag_id).is_paused\n",
+        new="",
+        tests=(TIME + "test_while_a_dag_is_paused_nothing_of_it_starts_and_what_runs_goes_on",),
+    ),
+    Sabotage(
+        name="catchup_does_not_stop_at_the_limit",
+        file=SCHEDULES,
+        old="    return dag.active_runs.used + len(dag.queued) >= dag.active_runs.limit\n",
+        new="    return False\n",
+        tests=(TIME + "test_catchup_makes_runs_up_to_the_limit_and_goes_on_when_one_ends",),
+    ),
     Sabotage(
         name="slot_freed_at_stop",
         file=ATTEMPTS,

@@ -140,7 +140,7 @@ class Engine:
             case Finished() | Lost():
                 self._attempts.on_ended(event)
             case commands.StartRun():
-                reply = self._runs.start_run(event)
+                reply = self._runs.start_run(event, self.schedules.manual_interval(event))
             case events.WorkContinued():
                 pass
             case events.TimePassed():

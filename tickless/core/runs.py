@@ -21,7 +21,7 @@ from tickless.errors import NotFound, Refused, UserError
 from tickless.model.dag import TaskKind
 from tickless.model.id import UNMAPPED, RunKey, TaskKey
 from tickless.model.row import RunRow, XComsDropped
-from tickless.model.schedule import Slot
+from tickless.model.schedule import Interval
 from tickless.model.state import FINISHED_TASK_STATES, RunState, TaskState
 
 SCHEDULED = "scheduled"
@@ -60,7 +60,8 @@ class Runs:
 
     # ---- runs --------------------------------------------------------------------------------------------------------
 
-    def start_run(self, command: commands.StartRun) -> RunStarted:
+    def start_run(self, command: commands.StartRun, interval: Interval | None = None) -> RunStarted:
+        """`interval`: the data interval that its schedule has for the logical date that was asked for."""
         plan = self._quota.current.get(command.dag_id)
         if plan is None:
             raise NotFound(
@@ -87,6 +88,7 @@ class Runs:
             conf=command.conf,
             logical_date=command.logical_date,
             idempotency_key=command.idempotency_key,
+            interval=interval,
         )
         self._changes.request_done("trigger_request", command.request_id, run.key)
         return RunStarted(run=run.key, run_id=run_id, is_new=True)
@@ -100,7 +102,8 @@ class Runs:
         conf: str = "{}",
         logical_date: datetime | None = None,
         idempotency_key: str | None = None,
-        slot: Slot | None = None,
+        run_after: datetime | None = None,
+        interval: Interval | None = None,
     ) -> Run:
         """Make a run of this version; it starts as soon as it may."""
         dag_id = plan.spec.dag_id
@@ -116,9 +119,9 @@ class Runs:
             logical_date=logical_date,
             queued_at=self._changes.now,
             idempotency_key=idempotency_key,
-            run_after=slot.run_after if slot is not None else None,
-            data_interval_start=slot.start if slot is not None else None,
-            data_interval_end=slot.end if slot is not None else None,
+            run_after=run_after,
+            data_interval_start=interval.start if interval is not None else None,
+            data_interval_end=interval.end if interval is not None else None,
         )
         run = self.add_run(row, plan)
         self._changes.new_run(run)

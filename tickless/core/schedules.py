@@ -30,7 +30,7 @@ from tickless.errors import NotFound, UserError
 from tickless.model.row import DagRow
 from tickless.model.schedule import Interval, ScheduleRules, ScheduleSpec, Slot
 from tickless.model.state import RunState
-from tickless.schedule.timetable import first_skipped, next_slot
+from tickless.schedule.timetable import first_skipped, make_timetable, next_slot
 
 
 class Schedules:
@@ -166,6 +166,18 @@ class Schedules:
             dag.schedule_problem = str(error)
             return None
 
+    def manual_interval(self, command: commands.StartRun) -> Interval | None:
+        """The data interval of a run that somebody starts for a logical date."""
+        dag = self._quota.dags.get(command.dag_id)
+        spec = self._spec(dag) if dag is not None else None
+        if command.logical_date is None or dag is None or spec is None:
+            return None
+        try:
+            timetable = make_timetable(spec, self.rules, dag.last, dag.scheduled_since or self._changes.now)
+            return timetable.interval_of_manual(command.logical_date)
+        except (UserError, OverflowError):
+            return None  # it cannot be read on this machine; the run does not need it
+
     def _arm(self, dag: DagState, at: datetime | None) -> None:
         if at is not None and at != dag.armed_at:
             self._timers.arm(at, SlotDue(dag.dag_id))
@@ -181,7 +193,14 @@ class Schedules:
         if (dag.dag_id, run_id) in self.refused or self._runs.has_run_id(dag.dag_id, run_id):
             return  # that slot has its run
         plan = self._quota.current[dag.dag_id]
-        self._runs.make_run(plan, run_id=run_id, run_type=SCHEDULED, logical_date=slot.start, slot=slot)
+        self._runs.make_run(
+            plan,
+            run_id=run_id,
+            run_type=SCHEDULED,
+            logical_date=slot.start,
+            run_after=slot.run_after,
+            interval=dag.last,
+        )
 
     def _spec(self, dag: DagState) -> ScheduleSpec | None:
         plan = self._quota.current.get(dag.dag_id)

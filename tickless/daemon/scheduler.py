@@ -195,7 +195,9 @@ class Scheduler:
             decode_spec=self._decode_spec,
             schedule_rules=self._schedule_rules,
         )
-        engine.schedules.refused = frozenset(self._poison.run_ids)
+        if self._poison.run_ids:
+            self._poison.run_ids = await self._store.taken_names(self._poison.run_ids)
+            engine.schedules.refused = frozenset(self._poison.run_ids)
         engine.is_stopping = self._is_stopping
         decision = engine.restore(snapshot, self._clock.now())
         term = Term(

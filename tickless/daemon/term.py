@@ -86,7 +86,7 @@ class Poison:
     requests: dict[tuple[str, int], str] = field(default_factory=dict)
     """Requests, by table and id, that Postgres refused, with why."""
     run_ids: set[tuple[str, str]] = field(default_factory=set)
-    """(dag_id, run_id) of scheduled runs that are there already: their slots are passed over."""
+    """(dag_id, run_id) of scheduled runs of which Postgres may have one already: those that it has are passed over."""
     dags: dict[str, str] = field(default_factory=dict)
     """The same of DAG versions, by hash: every new term is told of them again."""
 

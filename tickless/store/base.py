@@ -11,7 +11,7 @@ The contract, checked for Postgres and for the in-memory fake by tests/contract/
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -120,6 +120,10 @@ class Store(Protocol):
 
     async def open_commands(self) -> list[CommandRequest]:
         """Commands that are not dealt with, oldest first, at most 500."""
+        ...
+
+    async def taken_names(self, names: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
+        """Those of these (dag_id, run_id) that a run has, finished or not."""
         ...
 
     async def set_import_problems(self, epoch: Epoch, problems: Sequence[ImportProblem]) -> None:

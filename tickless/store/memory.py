@@ -9,7 +9,7 @@ plain dicts), a picture at any moment (`load_now`).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -223,6 +223,9 @@ class MemoryStore:
             if number not in handled
         ][:MAX_OPEN_REQUESTS]
 
+    def taken_names_now(self, names: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
+        return {(run.dag_id, run.run_id) for run in self.runs.values()} & set(names)
+
     def open_commands_now(self) -> list[CommandRequest]:
         handled = {number for table, number in self.done if table == "command"}
         return [command for number, command in self.commands.items() if number not in handled][:MAX_OPEN_REQUESTS]
@@ -324,6 +327,9 @@ class MemoryStore:
 
     async def open_requests(self) -> list[TriggerRequest]:
         return self.open_requests_now()
+
+    async def taken_names(self, names: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
+        return self.taken_names_now(names)
 
     async def open_commands(self) -> list[CommandRequest]:
         return self.open_commands_now()

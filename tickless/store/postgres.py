@@ -17,7 +17,7 @@ Reading uses other connections (`read()`), so a large load does not hold up a fl
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -52,6 +52,7 @@ _SET_IMPORT_PROBLEMS = query("set_import_problems")
 _OUTPUTS = query("outputs")
 _PUSHED = query("pushed")
 _OPEN_REQUESTS = query("open_requests")
+_TAKEN_NAMES = query("taken_names")
 _OPEN_COMMANDS = query("open_commands")
 _PULL_XCOMS = query("pull_xcoms")
 _WRITE_SETTINGS = query("write_settings")
@@ -210,6 +211,10 @@ class PostgresStore:
             )
             for row in rows
         ]
+
+    async def taken_names(self, names: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
+        rows = await self._pool.fetch(_TAKEN_NAMES, [dag_id for dag_id, _ in names], [run_id for _, run_id in names])
+        return {(row["dag_id"], row["run_id"]) for row in rows}
 
     async def open_commands(self) -> list[CommandRequest]:
         rows = await self._pool.fetch(_OPEN_COMMANDS, MAX_OPEN_REQUESTS)

@@ -156,3 +156,15 @@ def test_a_file_that_was_asked_for_must_exist(tmp_path: Path) -> None:
     (tmp_path / "latin.toml").write_bytes(b"x = '\xe9'")
     with pytest.raises(ConfigError, match="not UTF-8"):
         load(tmp_path, option=str(tmp_path / "latin.toml"), environ={})
+
+
+def test_schedules_know_their_time_zone(tmp_path: Path) -> None:
+    text = '[schedules]\ndefault_timezone = "Europe/Berlin"\ncreate_cron_data_intervals = true\n'
+    rules = load_text(tmp_path, text).schedule_rules()
+    assert (rules.default_timezone, rules.create_cron_data_intervals, rules.dags_are_paused_at_creation) == (
+        "Europe/Berlin",
+        True,
+        False,
+    )
+    [error] = errors_of(tmp_path, '[schedules]\ndefault_timezone = "Berlin"\n')
+    assert error.startswith("tickless.toml:2") and "there is no time zone 'Berlin'" in error

@@ -331,3 +331,13 @@ def test_dates_bound_the_schedule() -> None:
         book.after(60)
     assert book.slots() == ["12:02:00", "12:03:00"]
     assert [each.code for each in explain_schedule(book.engine, "dag", book.clock.now())] == ["schedule_over"]
+
+
+def test_a_run_by_hand_for_a_date_has_the_interval_of_its_schedule() -> None:
+    book = scheduled(cron("0 0 * * *", has_intervals=True, start_at=START + timedelta(days=30)))
+    for number, asked in enumerate((datetime(2026, 11, 20, 6, tzinfo=UTC), None), 1):
+        book.start(logical_date=asked)
+        row = book.run(number)
+        found = (row.data_interval_start, row.data_interval_end, row.run_after)
+        days = (datetime(2026, 11, 19, tzinfo=UTC), datetime(2026, 11, 20, tzinfo=UTC))
+        assert found == ((*days, None) if asked is not None else (None, None, None))

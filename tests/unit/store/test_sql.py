@@ -161,6 +161,7 @@ async def test_no_query_of_a_page_or_a_rebuild_walks_through_history(full: str) 
         "pushed": (1, ["t1", "t2"], ["k", "k"]),
         "open_requests": (500,),
         "open_commands": (500,),
+        "taken_names": (["etl1", "etl2"], ["r1", "r2"]),
         "load_dags": (),
         "load_runs": (),
         "load_instances": (),

@@ -84,3 +84,10 @@ from tickless.command
 where handled_at is null
 order by id
 limit $1
+
+-- name: taken_names :many
+-- Which of some names runs have.
+-- $1 dag_ids text[] · $2 their run_ids text[]
+select r.dag_id, r.run_id
+from unnest($1::text[], $2::text[]) as n(dag_id, run_id)
+join tickless.dag_run r on r.dag_id = n.dag_id and r.run_id = n.run_id
