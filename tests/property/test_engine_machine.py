@@ -98,9 +98,13 @@ SCHEDULES = (
 def dag_specs(draw: st.DrawFn) -> DagSpec:
     schedule = draw(st.sampled_from((None, None, None, *SCHEDULES)))
     is_continuous = schedule is not None and schedule.kind is ScheduleKind.CONTINUOUS
+    tasks = list(_tasks(draw))
+    all_success = all(task.trigger_rule is TriggerRule.ALL_SUCCESS for task in tasks)
     return DagSpec.build(
         dag_id=draw(st.sampled_from(DAG_IDS)),
-        tasks=list(_tasks(draw)),
+        tasks=tasks,
+        dagrun_timeout_seconds=draw(st.sampled_from((None, None, None, 20.0, 100.0))),
+        fail_fast=draw(st.booleans()) if all_success else False,
         max_active_tasks=draw(st.sampled_from((None, None, 1, 2))),
         max_active_runs=1 if is_continuous else draw(st.sampled_from((None, None, 1, 2))),
         schedule=schedule,

@@ -64,6 +64,8 @@ def make_dag(
     schedule: ScheduleSpec | None = None,
     is_paused_upon_creation: bool | None = None,
     max_consecutive_failed_dag_runs: int | None = None,
+    dagrun_timeout: float | None = None,
+    fail_fast: bool = False,
     **options: Any,
 ) -> DagSpec:
     """A DAG of a shape; `options` go to every task, `tasks` to single ones.
@@ -83,6 +85,8 @@ def make_dag(
         schedule=schedule,
         is_paused_upon_creation=is_paused_upon_creation,
         max_consecutive_failed_dag_runs=max_consecutive_failed_dag_runs,
+        dagrun_timeout_seconds=dagrun_timeout,
+        fail_fast=fail_fast,
     )
 
 

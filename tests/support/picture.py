@@ -6,13 +6,15 @@ through, which of several full semaphores a group is registered with, and since 
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from tickless.core.admission import Semaphore
 from tickless.core.decision import Effect, Launch, StopAttempt
 from tickless.core.engine import Engine
 from tickless.core.schedules import is_full
-from tickless.core.timers import SlotDue, TimeoutDue, Timer
+from tickless.core.stopping import timeout_at
+from tickless.core.timers import RunTimeoutDue, SlotDue, TimeoutDue, Timer
 from tickless.model.state import AttemptState, TaskState
 
 
@@ -61,7 +63,11 @@ def picture(engine: Engine) -> dict[str, Any]:
         },
         "closed": sorted(run.key for run in runs if run.slots.is_closed),
         "timers": sorted(
-            ((due_at, repr(timer)) for due_at, timer in set(engine.timers.entries()) if _is_live(engine, timer)),
+            (
+                (due_at, repr(timer))
+                for due_at, timer in set(engine.timers.entries())
+                if _is_live(engine, due_at, timer)
+            ),
         ),
     }
 
@@ -92,10 +98,13 @@ def told(effects: list[Effect]) -> list[str]:
     return sorted(launches + stops)
 
 
-def _is_live(engine: Engine, timer: Timer) -> bool:
+def _is_live(engine: Engine, due_at: datetime, timer: Timer) -> bool:
     if isinstance(timer, TimeoutDue):
         attempt = engine.attempts.get(timer.attempt_id)
         return attempt is not None and attempt.stop_requested_at is None
+    if isinstance(timer, RunTimeoutDue):
+        run = engine.runs.get(timer.run)
+        return run is not None and run.may_schedule and timeout_at(run) == due_at
     if isinstance(timer, SlotDue):
         return False  # which entry counts is in "armed"
     instance = engine.instance(timer.key)

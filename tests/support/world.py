@@ -23,7 +23,7 @@ from tickless.core import commands, events
 from tickless.core.choice import XCOM_CHOICE_KEY
 from tickless.core.decision import AckReport, Decision, Launch, StopAttempt
 from tickless.core.engine import Engine
-from tickless.core.timers import RetryDue
+from tickless.core.timers import RetryDue, RunTimeoutDue
 from tickless.errors import Conflict, Unavailable, UserError
 from tickless.model.dag import DEFAULT_POOL, DagSpec, TaskSpec
 from tickless.model.id import UNMAPPED, AttemptId, Epoch, RunKey, TaskId, TaskKey, VersionKey, epoch_of
@@ -44,6 +44,7 @@ from tickless.model.state import (
     FINISHED_RUN_STATES,
     FINISHED_TASK_STATES,
     LIVE_ATTEMPT_STATES,
+    OCCUPYING_TASK_STATES,
     AttemptState,
     EndReason,
     RunState,
@@ -506,6 +507,7 @@ class World:
             if instance.reason not in MARKS:
                 self._check_rule(old, instance)
             self._check_choice(old, instance)
+            self._check_fail_fast(old, instance)
         check_slots(self, decision, old_runs)
         new = [
             rows.attempts[each.attempt_id]
@@ -613,6 +615,7 @@ class World:
         engine, rows = self.engine, self.rows
         live_runs = {key for key, run in rows.runs.items() if run.state not in FINISHED_RUN_STATES}
         assert engine.runs.keys() == live_runs
+        live_timers = {timer for _, timer in engine.timers.entries() if isinstance(timer, RunTimeoutDue)}
         retries = {timer for _, timer in engine.timers.entries() if isinstance(timer, RetryDue)}
         for run in engine.runs.values():
             if run.state is RunState.QUEUED:
@@ -621,6 +624,7 @@ class World:
                 assert not [i for i in run.instances.values() if i.state is not TaskState.NONE]
                 continue
             assert run.created_upto == len(run.plan.tasks) or run.frozen is not None
+            self._check_ends_in_time(run.key, live_timers)
             expected = {
                 key
                 for key, row in rows.instances.items()
@@ -661,6 +665,24 @@ class World:
                 assert len(places) == 1, f"I3: {instance.key} ({instance.state}) {places or 'is nowhere'}"
         for semaphore in (engine.parallelism, *engine.executors.values(), *engine.pools.values()):
             assert semaphore.used >= 0
+
+    def _check_fail_fast(self, old: InstanceRow | None, new: InstanceRow) -> None:
+        """A run with fail_fast does not go on after a failure (one that somebody declared does not count)."""
+        run = self.rows.runs[new.run]
+        if old is None or old.state not in OCCUPYING_TASK_STATES or new.state is not TaskState.FAILED:
+            return
+        if self.rows.specs[run.version].fail_fast and new.reason != EndReason.MARKED_FAILED and run.frozen is None:
+            is_over = run.state is RunState.FAILED or run.cancel_requested_at is not None
+            assert is_over, f"{new.key} has failed, and its run goes on in spite of fail_fast"
+
+    def _check_ends_in_time(self, key: RunKey, timers: set[RunTimeoutDue]) -> None:
+        """A run with a timeout will be told of it."""
+        run = self.rows.runs[key]
+        spec = self.rows.specs[run.version]
+        if run.state is not RunState.RUNNING or run.cancel_requested_at is not None or run.frozen is not None:
+            return
+        if spec.dagrun_timeout_seconds is not None:
+            assert RunTimeoutDue(key) in timers, f"nothing will end run {key} in time"
 
     def _check_committed(self) -> None:
         """Every process of the launcher belongs to a live row; nothing is ever started on a decision alone."""

@@ -48,6 +48,8 @@ class RunView(BaseModel):
     started_at: datetime | None
     ended_at: datetime | None
     is_cancelled: bool
+    cancel_reason: str | None
+    """dagrun_timeout or fail_fast, in a sentence; None: somebody asked for it, or it was not cancelled."""
     frozen: str | None
     tasks: dict[str, int] | None = None
     """Task instances by state; None = not asked for."""
@@ -72,6 +74,7 @@ class RunView(BaseModel):
             started_at=row.started_at,
             ended_at=row.ended_at,
             is_cancelled=row.cancel_requested_at is not None,
+            cancel_reason=row.cancel_reason,
             frozen=row.frozen,
             tasks=None if counts is None else {state.value: count for state, count in counts.items()},
         )

@@ -174,9 +174,9 @@ _ABSENT_TASK_ARGUMENTS: Mapping[str, object] = {
     "allow_nested_operators": True, "render_template_as_native_obj": None,
 }  # fmt: skip
 ABSENT_DAG_ARGUMENTS: Mapping[str, object] = {
-    "dagrun_timeout": None, "deadline": None,
+    "deadline": None,
     "owner_links": None, "access_control": None, "on_success_callback": None, "on_failure_callback": None,
-    "fail_fast": False, "auto_register": True, "dag_display_name": None,
+    "auto_register": True, "dag_display_name": None,
     "sla_miss_callback": None,
 }  # fmt: skip
 """Airflow's arguments that this release does not have, with the value that asks for nothing."""

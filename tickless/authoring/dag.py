@@ -15,6 +15,7 @@ from tickless.authoring.arguments import (
     check_task_arguments,
     document,
     flag,
+    optional_seconds,
     optional_text,
     refuse_unknown,
     text,
@@ -58,6 +59,10 @@ class DagArguments(TypedDict, total=False):
     """Queued and running tasks of one run; default: the installation's `dag_concurrency`."""
     max_active_runs: int | None
     """Runs at once; default: the installation's `max_active_runs_per_dag`."""
+    dagrun_timeout: float | timedelta | None
+    """A run that has been running for so long fails: what runs of it is stopped, the rest is skipped."""
+    fail_fast: bool
+    """The first task that fails for good ends its run in the same way; default False."""
     default_args: TaskArguments | Mapping[str, Any] | None
     """Task arguments for every task that does not say otherwise."""
     doc_md: str | None
@@ -269,6 +274,8 @@ def _check_arguments(dag_id: str, args: DagArguments) -> dict[str, Any]:
             if schedule is None or schedule.kind is not ScheduleKind.CONTINUOUS
             else 1
         ),
+        "dagrun_timeout_seconds": optional_seconds(f"dagrun_timeout of {of}", args.get("dagrun_timeout")),
+        "fail_fast": flag(f"fail_fast of {of}", args.get("fail_fast", False)),
         "doc": document(f"doc_md of {of}", args.get("doc_md")),
         "default_fields": check_task_arguments(f"default_args of {of}", defaults),
     }

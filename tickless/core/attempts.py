@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 
 from tickless.core.admission import Needs
@@ -34,6 +35,8 @@ class Attempts:
 
     def __init__(self, epoch: Epoch, changes: Changes, quota: Quota, runs: Runs, timers: TimerHeap) -> None:
         self.attempts: dict[AttemptId, Attempt] = {}
+        self.when_failed: Callable[[Instance], None] = lambda instance: None
+        """Called when a task has failed for good; set by the part that ends runs before their time."""
         self._epoch = epoch
         self._changes = changes
         self._quota = quota
@@ -159,13 +162,14 @@ class Attempts:
             for name, value in report.xcoms.items():
                 self._hand_on(instance, name, value)
         may_retry = run.may_schedule and (report is None or report.may_retry)
-        happening = judge_end(attempt.state, spec, instance.try_number - instance.tries_cleared, may_retry=may_retry)
+        tries = instance.try_number - instance.tries_cleared
+        happening = judge_end(attempt.state, spec, tries, may_retry=may_retry)
         if happening is Happening.RETRY:
             after = move(instance.state, Happening.RETRY)
             assert after is not None
             instance.state = after
             instance.ended_at = self._changes.now
-            instance.due_at = next_try_at(self._changes.now, run.row, spec, instance.try_number)
+            instance.due_at = next_try_at(self._changes.now, run.row, spec, tries)
             self._timers.arm(instance.due_at, RetryDue(instance.key, instance.try_number))
         else:
             if happening is Happening.SUCCEED and report is not None:
@@ -173,6 +177,8 @@ class Attempts:
                     self._hand_on(instance, XCOM_RETURN_KEY, report.output)
                 self._apply_choice(instance, report)
             self._runs.finish(instance, happening, None)
+            if happening is Happening.FAIL:
+                self.when_failed(instance)
         self._changes.tell_end(told_at, attempt, instance)
 
     def _hand_on(self, instance: Instance, name: str, value: str) -> None:

@@ -2,7 +2,7 @@
 to wake up. No clock, no I/O, no randomness, no logging. See README.md in this folder for the theory of operation.
 
 This module is the front: it hands each event to the part that it concerns. The parts stand on each other in this
-order, and none calls upwards: `changes`, `quota`, `runs`, `attempts`, `control`, `revision` and `schedules`,
+order, and none calls upwards: `changes`, `quota`, `runs`, `attempts`, `stopping`, `control`, `revision` and `schedules`,
 `versions`, `restore`.
 
 The work of a step is proportional to what changed. What could be larger (making the instances of a wide DAG,
@@ -30,7 +30,8 @@ from tickless.core.revision import Revision
 from tickless.core.runs import Runs
 from tickless.core.schedules import Schedules
 from tickless.core.snapshot import Snapshot
-from tickless.core.timers import RetryDue, SlotDue, TimeoutDue, Timer, TimerHeap
+from tickless.core.stopping import Stopping
+from tickless.core.timers import RetryDue, RunTimeoutDue, SlotDue, TimeoutDue, Timer, TimerHeap
 from tickless.core.versions import Versions
 from tickless.model.dag import DagSpec
 from tickless.model.id import Epoch, TaskKey
@@ -62,7 +63,8 @@ class Engine:
         self._quota = Quota(limits, routing)
         self._runs = Runs(self._changes, self._quota)
         self._attempts = Attempts(epoch, self._changes, self._quota, self._runs, self.timers)
-        self._control = Control(self._changes, self._quota, self._runs, self._attempts)
+        self._stopping = Stopping(self._changes, self._quota, self._runs, self._attempts, self.timers)
+        self._control = Control(self._changes, self._quota, self._runs, self._stopping)
         self._revision = Revision(self._changes, self._quota, self._runs, self._attempts, decode_spec)
         self.schedules = Schedules(
             self._changes, self._quota, self._runs, self.timers, schedule_rules or ScheduleRules()
@@ -118,7 +120,7 @@ class Engine:
             quota=self._quota,
             runs=self._runs,
             attempts=self._attempts,
-            control=self._control,
+            stopping=self._stopping,
             versions=self._versions,
             schedules=self.schedules,
             timers=self.timers,
@@ -214,6 +216,8 @@ class Engine:
                 attempt = self.attempts.get(attempt_id)
                 if attempt is not None:
                     self._attempts.stop(attempt, EndReason.TIMEOUT)
+            case RunTimeoutDue():
+                self._stopping.timeout_due(timer)
             case SlotDue():
                 self.schedules.slot_due(timer)
             case _:

@@ -65,7 +65,7 @@ def explain_run(engine: Engine, run: Run, now: datetime) -> list[Reason]:
     if run.slots.is_closed:
         reasons.append(_paused(run.row.dag_id, "none of its tasks is sent off; what runs goes on"))
     if run.cancel_requested_at is not None:
-        reasons.append(Reason(code="cancelled", message="The run was cancelled; its running tasks are being stopped."))
+        reasons.append(_cancelled(run))
     if run.created_upto < len(run.plan.tasks):
         reasons.append(
             Reason(
@@ -240,6 +240,13 @@ def _frozen(run: Run) -> Reason:
         message=f"An internal error of tickless stopped scheduling of this run: {run.frozen}",
         hint=f"Please report it; `tickless run cancel {run.key}` ends the run.",
     )
+
+
+def _cancelled(run: Run) -> Reason:
+    if run.cancel_reason is None:
+        return Reason(code="cancelled", message="The run was cancelled; its running tasks are being stopped.")
+    code, _, text = run.cancel_reason.partition(": ")
+    return Reason(code=code, message=f"The run is ended by {code} ({text}); its running tasks are being stopped.")
 
 
 def _paused(dag_id: str, meaning: str) -> Reason:

@@ -21,6 +21,7 @@ class Run:
     """An unfinished dag run. Finished instances are only counted here, not kept."""
 
     __slots__ = (
+        "cancel_reason",
         "cancel_requested_at",
         "counts",
         "created_upto",
@@ -44,6 +45,7 @@ class Run:
         self.ended_at = row.ended_at
         self.created_upto = row.created_upto
         self.cancel_requested_at = row.cancel_requested_at
+        self.cancel_reason = row.cancel_reason
         self.frozen = row.frozen
         self.slots = slots  # the semaphore of dag_concurrency
         self.instances: dict[tuple[int, int], Instance] = {}  # unfinished, by (task index, map index)
@@ -64,6 +66,10 @@ class Run:
     def may_schedule(self) -> bool:
         """Whether trigger rules and retries of this run are acted upon."""
         return self.state is RunState.RUNNING and self.cancel_requested_at is None and self.frozen is None
+
+    @property
+    def why_cancelled(self) -> str:
+        return self.cancel_reason or "the run was cancelled"
 
     def tally(self, index: int, state: TaskState, count: int = 1) -> None:
         """Count finished instances of a task, for itself and for its downstream."""
@@ -106,6 +112,8 @@ class Run:
             run_after=row.run_after,
             data_interval_start=row.data_interval_start,
             data_interval_end=row.data_interval_end,
+            cancel_reason=self.cancel_reason,
+            previous_run=row.previous_run,
         )
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from tickless.core.attempts import Attempts
 from tickless.core.changes import Changes
-from tickless.core.control import Control
 from tickless.core.decision import Launch, StopAttempt
 from tickless.core.plan import compile_plan
 from tickless.core.quota import Quota
@@ -15,6 +14,7 @@ from tickless.core.record import Attempt, Instance, Run
 from tickless.core.runs import Runs
 from tickless.core.schedules import Schedules
 from tickless.core.snapshot import Snapshot
+from tickless.core.stopping import Stopping
 from tickless.core.timers import RetryDue, TimerHeap
 from tickless.core.versions import Versions
 from tickless.model.dag import DagSpec
@@ -32,7 +32,7 @@ class Restore:
     quota: Quota
     runs: Runs
     attempts: Attempts
-    control: Control
+    stopping: Stopping
     versions: Versions
     schedules: Schedules
     timers: TimerHeap
@@ -101,14 +101,15 @@ class Restore:
                 self.timers.arm(instance.due_at, RetryDue(instance.key, instance.try_number))
         if run.state is not RunState.RUNNING:
             if run.cancel_requested_at is not None:
-                self.runs.agenda.append(self.control.cancel_instances(run))
+                self.runs.agenda.append(self.stopping.stop_instances(run))
             return
         agenda = self.runs.agenda
         if run.cancel_requested_at is not None:
-            agenda.append(self.control.cancel_instances(run))
+            agenda.append(self.stopping.stop_instances(run))
         elif run.frozen is not None:
             return
         else:
+            self.stopping.arm(run)
             waiting = tuple(i.task.index for i in run.instances.values() if i.state is TaskState.NONE)
             agenda.append(self.runs.evaluate(run, waiting))
         agenda.append(self.runs.create_instances(run))

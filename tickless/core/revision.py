@@ -126,7 +126,7 @@ class Revision:
         if command.verb is TaskVerb.CLEAR and not run.is_complete:
             self._changes.touch_run(run)
             run.state = move_run(run.state, RunHappening.CLEAR)
-            run.cancel_requested_at = run.started_at = run.ended_at = None
+            run.cancel_requested_at = run.cancel_reason = run.started_at = run.ended_at = None
             self._runs.register(run)
             self._changes.tell(run, None)
             dag = self._quota.dag(run.row.dag_id)

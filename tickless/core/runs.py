@@ -45,6 +45,8 @@ class Runs:
         self.last_run = RunKey(0)
         self.when_ended: Callable[[DagState, Run], None] = lambda dag, run: None
         """Called when a run has ended, before the next one starts; set by the part that counts and makes runs."""
+        self.when_started: Callable[[Run], None] = lambda run: None
+        """Called when a run begins to run; set by the part that ends those that run for too long."""
         self._changes = changes
         self._quota = quota
         self._run_of_key: dict[str, RunKey] = {}  # idempotency key -> live run
@@ -176,6 +178,7 @@ class Runs:
             if run.is_complete:  # a DAG without tasks
                 self.end_run(run)
             else:
+                self.when_started(run)
                 self.agenda.appendleft(self.create_instances(run))
                 if run.instances:  # it was finished, and some of its tasks are to run again
                     self.agenda.appendleft(self.judge_reopened(list(run.instances.values())))
@@ -190,7 +193,7 @@ class Runs:
             run.instances[instance.task.index, instance.map_index] = instance
             self._changes.new_instance(instance)
             if run.cancel_requested_at is not None:
-                self.finish(instance, Happening.CANCEL, "the run was cancelled")
+                self.finish(instance, Happening.CANCEL, run.why_cancelled)
             else:
                 self.judge(instance)
             yield

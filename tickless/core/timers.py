@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from tickless.model.id import AttemptId, TaskKey
+from tickless.model.id import AttemptId, RunKey, TaskKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +30,20 @@ class TimeoutDue:
 
 
 @dataclass(frozen=True, slots=True)
+class RunTimeoutDue:
+    """The run's dagrun_timeout has passed."""
+
+    run: RunKey
+
+
+@dataclass(frozen=True, slots=True)
 class SlotDue:
     """The next slot of the DAG's schedule is due."""
 
     dag_id: str
 
 
-Timer = RetryDue | TimeoutDue | SlotDue
+Timer = RetryDue | TimeoutDue | RunTimeoutDue | SlotDue
 
 
 class TimerHeap:

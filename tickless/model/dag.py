@@ -122,6 +122,10 @@ class DagSpec:
     max_active_tasks: int | None = None
     """Per dag run (config key `dag_concurrency`); None = the configured default."""
     max_active_runs: int | None = None
+    dagrun_timeout_seconds: float | None = None
+    """A run that has been running for so long fails."""
+    fail_fast: bool = False
+    """The first task that fails for good ends its run."""
     params: tuple[ParamSpec, ...] = ()
     groups: tuple[GroupSpec, ...] = ()
     """Outer ones before those in them."""
@@ -161,7 +165,9 @@ class DagSpec:
             for source in {*task.inputs, *(source for source, _ in task.input_keys)}:
                 if source not in task.upstream and not _is_above(by_id, source, task):
                     raise UserError(f"task {task.task_id!r} of DAG {dag_id!r} reads {source!r} without waiting for it")
-        return DagSpec(dag_id=dag_id, tasks=tuple(_topological(dag_id, by_id)), **rest)
+        spec = DagSpec(dag_id=dag_id, tasks=tuple(_topological(dag_id, by_id)), **rest)
+        _check_ends(spec)
+        return spec
 
 
 def check_id(what: str, value: object) -> None:
@@ -191,6 +197,18 @@ def _check_task(dag_id: str, task: TaskSpec) -> None:
         raise UserError(f"{where}: priority_weight {task.priority_weight} does not fit in 32 bits")
     if (task.kind is TaskKind.BASH) != (task.command is not None or task.needs_runner):
         raise UserError(f"{where}: a command goes with a bash task, and only with one")
+
+
+def _check_ends(spec: DagSpec) -> None:
+    where = f"DAG {spec.dag_id!r}"
+    if spec.dagrun_timeout_seconds is not None and spec.dagrun_timeout_seconds <= 0:
+        raise UserError(f"{where}: dagrun_timeout is {spec.dagrun_timeout_seconds} s, but must be above 0")
+    other = next((task for task in spec.tasks if task.trigger_rule is not TriggerRule.ALL_SUCCESS), None)
+    if spec.fail_fast and other is not None:
+        raise UserError(
+            f"task {other.task_id!r} of {where} has the trigger rule {other.trigger_rule}, but the DAG has fail_fast",
+            hint="With fail_fast every task must have the trigger rule all_success: nothing starts after a failure.",
+        )
 
 
 def _is_above(by_id: Mapping[str, TaskSpec], task_id: str, task: TaskSpec) -> bool:

@@ -70,6 +70,8 @@ class RunRow:
     created_upto: int = 0
     """How many of the version's tasks have their instance rows: the cursor of a creation in bounded steps."""
     cancel_requested_at: datetime | None = None
+    cancel_reason: str | None = None
+    """Why it was ended before its time: dagrun_timeout or fail_fast, in a sentence. None = somebody asked for it."""
     frozen: str | None = None
     """Not None: an internal error stopped scheduling of this run; the text names the quarantine entry."""
     idempotency_key: str | None = None
@@ -77,6 +79,8 @@ class RunRow:
     """When its slot was due; None = somebody started it."""
     data_interval_start: datetime | None = None
     data_interval_end: datetime | None = None
+    previous_run: RunKey | None = None
+    """The run that its `depends_on_past` tasks look at; 0 = it is the first; None = it has no such task."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,6 +51,8 @@ def run_row(record: asyncpg.Record, prefix: str = "") -> RunRow:
         run_after=record[prefix + "run_after"],
         data_interval_start=record[prefix + "data_interval_start"],
         data_interval_end=record[prefix + "data_interval_end"],
+        cancel_reason=record[prefix + "cancel_reason"],
+        previous_run=record[prefix + "previous_run"],
     )
 
 

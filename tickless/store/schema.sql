@@ -76,14 +76,22 @@ create table dag_run (
     run_after timestamptz,
     data_interval_start timestamptz,
     data_interval_end timestamptz,
+    cancel_reason text,
+    previous_run bigint,
     unique (dag_id, run_id)
 ) with (
     fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 200,
     autovacuum_analyze_scale_factor = 0.05
 );
 comment on column dag_run.run_after is 'when its slot was due; NULL: somebody started it';
+comment on column dag_run.cancel_reason is
+    'of a run with cancel_requested_at: dagrun_timeout or fail_fast, in a sentence; NULL: somebody asked for it';
+comment on column dag_run.previous_run is
+    'key of the run that its depends_on_past tasks look at; 0: it is the first; NULL: it has no such task';
 create index dag_run_live on dag_run (key) where state in ('queued', 'running');
 create index dag_run_of_dag on dag_run (dag_id, key);
+create index dag_run_past on dag_run (dag_id, key) where previous_run is not null;
+create index dag_run_past_date on dag_run (dag_id, logical_date, key) where previous_run is not null;
 
 -- No index on anything that changes: updates stay on their page (HOT).
 create table task_instance (

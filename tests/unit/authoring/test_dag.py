@@ -109,8 +109,10 @@ def test_a_factory_that_is_never_called_is_worth_a_warning() -> None:
     [
         ({"shedule": None}, "DAG 'x' has no argument 'shedule'. Did you mean 'schedule'?"),
         ({"max_active_run": 3}, "Did you mean 'max_active_runs'?"),
-        ({"zzz": 3}, "It takes: catchup, dag_id, default_args"),
-        ({"dagrun_timeout": 5}, "dagrun_timeout=5, which this release of tickless does not support"),
+        ({"zzz": 3}, "It takes: catchup, dag_id, dagrun_timeout, default_args"),
+        ({"deadline": 5}, "deadline=5, which this release of tickless does not support"),
+        ({"dagrun_timeout": "1h"}, "dagrun_timeout of DAG 'x' is '1h' (str), but must be a number of seconds"),
+        ({"fail_fast": 1}, "fail_fast of DAG 'x' is 1 (int), but must be True or False"),
         ({"tags": "one"}, "tags of DAG 'x' is the string 'one'"),
         ({"tags": ["a", 1]}, "a tag of DAG 'x' is 1 (int), but must be a string"),
         ({"max_active_tasks": 0}, "must be at least 1"),

@@ -95,17 +95,18 @@ begin
         insert into tickless.dag_run (
             key, dag_id, run_id, version, state, run_type, conf, logical_date, queued_at, started_at, ended_at,
             created_upto, cancel_requested_at, frozen, idempotency_key, run_after, data_interval_start,
-            data_interval_end, shard_id
+            data_interval_end, cancel_reason, previous_run, shard_id
         )
         select
             r.key, r.dag_id, r.run_id, r.version, r.state, r.run_type, r.conf::json, r.logical_date, r.queued_at,
             r.started_at, r.ended_at, r.created_upto, r.cancel_requested_at, r.frozen, r.idempotency_key,
-            r.run_after, r.data_interval_start, r.data_interval_end, p_shard
+            r.run_after, r.data_interval_start, r.data_interval_end, r.cancel_reason, r.previous_run, p_shard
         from json_to_recordset(p_new_runs) as r(
             key bigint, dag_id text, run_id text, version bigint, state text, run_type text, conf text,
             logical_date timestamptz, queued_at timestamptz, started_at timestamptz, ended_at timestamptz,
             created_upto int, cancel_requested_at timestamptz, frozen text, idempotency_key text,
-            run_after timestamptz, data_interval_start timestamptz, data_interval_end timestamptz
+            run_after timestamptz, data_interval_start timestamptz, data_interval_end timestamptz,
+            cancel_reason text, previous_run bigint
         )
         on conflict (key) do nothing;
         get diagnostics n = row_count;
@@ -115,10 +116,11 @@ begin
     if p_runs is not null then
         update tickless.dag_run d set
             state = r.state, version = r.version, started_at = r.started_at, ended_at = r.ended_at,
-            created_upto = r.created_upto, cancel_requested_at = r.cancel_requested_at, frozen = r.frozen
+            created_upto = r.created_upto, cancel_requested_at = r.cancel_requested_at,
+            cancel_reason = r.cancel_reason, frozen = r.frozen
         from json_to_recordset(p_runs) as r(
             was text, key bigint, version bigint, state text, started_at timestamptz, ended_at timestamptz,
-            created_upto int, cancel_requested_at timestamptz, frozen text
+            created_upto int, cancel_requested_at timestamptz, cancel_reason text, frozen text
         )
         where d.key = r.key and d.state = r.was;
         get diagnostics n = row_count;

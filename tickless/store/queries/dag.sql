@@ -15,7 +15,8 @@ select
     r.created_upto as run_created_upto, r.cancel_requested_at as run_cancel_requested_at,
     r.frozen as run_frozen, r.idempotency_key as run_idempotency_key,
     r.run_after as run_run_after, r.data_interval_start as run_data_interval_start,
-    r.data_interval_end as run_data_interval_end
+    r.data_interval_end as run_data_interval_end, r.cancel_reason as run_cancel_reason,
+    r.previous_run as run_previous_run
 from tickless.dag d
 left join tickless.dag_version v on v.key = d.current_version
 left join lateral (
@@ -24,7 +25,8 @@ left join lateral (
 left join lateral (
     select q.key, q.dag_id, q.run_id, q.version, q.state, q.run_type, q.conf, q.logical_date, q.queued_at,
         q.started_at, q.ended_at, q.created_upto, q.cancel_requested_at, q.frozen, q.idempotency_key, q.run_after,
-        q.data_interval_start, q.data_interval_end, w.number as version_number
+        q.data_interval_start, q.data_interval_end, q.cancel_reason, q.previous_run,
+        w.number as version_number
     from tickless.dag_run q
     join tickless.dag_version w on w.key = q.version
     where q.dag_id = d.dag_id
@@ -50,7 +52,8 @@ select
     r.created_upto as run_created_upto, r.cancel_requested_at as run_cancel_requested_at,
     r.frozen as run_frozen, r.idempotency_key as run_idempotency_key,
     r.run_after as run_run_after, r.data_interval_start as run_data_interval_start,
-    r.data_interval_end as run_data_interval_end
+    r.data_interval_end as run_data_interval_end, r.cancel_reason as run_cancel_reason,
+    r.previous_run as run_previous_run
 from tickless.dag d
 left join tickless.dag_version v on v.key = d.current_version
 left join lateral (
@@ -59,7 +62,8 @@ left join lateral (
 left join lateral (
     select q.key, q.dag_id, q.run_id, q.version, q.state, q.run_type, q.conf, q.logical_date, q.queued_at,
         q.started_at, q.ended_at, q.created_upto, q.cancel_requested_at, q.frozen, q.idempotency_key, q.run_after,
-        q.data_interval_start, q.data_interval_end, w.number as version_number
+        q.data_interval_start, q.data_interval_end, q.cancel_reason, q.previous_run,
+        w.number as version_number
     from tickless.dag_run q
     join tickless.dag_version w on w.key = q.version
     where q.dag_id = d.dag_id

@@ -27,7 +27,8 @@ select dag_id, max(number) as number from tickless.dag_version group by dag_id o
 -- Unfinished runs, oldest first.
 select
     key, dag_id, run_id, version, state, run_type, conf, logical_date, queued_at, started_at, ended_at, created_upto,
-    cancel_requested_at, frozen, idempotency_key, run_after, data_interval_start, data_interval_end
+    cancel_requested_at, frozen, idempotency_key, run_after, data_interval_start, data_interval_end,
+    cancel_reason, previous_run
 from tickless.dag_run
 where state in ('queued', 'running')
 order by key

@@ -4,7 +4,7 @@
 select
     r.key, r.dag_id, r.run_id, r.version, r.state, r.run_type, r.conf, r.logical_date, r.queued_at,
     r.started_at, r.ended_at, r.created_upto, r.cancel_requested_at, r.frozen, r.idempotency_key,
-    r.run_after, r.data_interval_start, r.data_interval_end,
+    r.run_after, r.data_interval_start, r.data_interval_end, r.cancel_reason, r.previous_run,
     v.number as version_number
 from tickless.dag_run r
 join tickless.dag_version v on v.key = r.version
@@ -18,7 +18,7 @@ limit $3
 select
     r.key, r.dag_id, r.run_id, r.version, r.state, r.run_type, r.conf, r.logical_date, r.queued_at,
     r.started_at, r.ended_at, r.created_upto, r.cancel_requested_at, r.frozen, r.idempotency_key,
-    r.run_after, r.data_interval_start, r.data_interval_end,
+    r.run_after, r.data_interval_start, r.data_interval_end, r.cancel_reason, r.previous_run,
     v.number as version_number
 from tickless.dag_run r
 join tickless.dag_version v on v.key = r.version
@@ -32,7 +32,7 @@ limit $3
 select
     r.key, r.dag_id, r.run_id, r.version, r.state, r.run_type, r.conf, r.logical_date, r.queued_at,
     r.started_at, r.ended_at, r.created_upto, r.cancel_requested_at, r.frozen, r.idempotency_key,
-    r.run_after, r.data_interval_start, r.data_interval_end,
+    r.run_after, r.data_interval_start, r.data_interval_end, r.cancel_reason, r.previous_run,
     v.number as version_number
 from tickless.dag_run r
 join tickless.dag_version v on v.key = r.version
@@ -47,7 +47,7 @@ limit $4
 select
     r.key, r.dag_id, r.run_id, r.version, r.state, r.run_type, r.conf, r.logical_date, r.queued_at,
     r.started_at, r.ended_at, r.created_upto, r.cancel_requested_at, r.frozen, r.idempotency_key,
-    r.run_after, r.data_interval_start, r.data_interval_end,
+    r.run_after, r.data_interval_start, r.data_interval_end, r.cancel_reason, r.previous_run,
     v.number as version_number
 from tickless.dag_run r
 join tickless.dag_version v on v.key = r.version
@@ -59,7 +59,7 @@ where r.key = $1
 select
     r.key, r.dag_id, r.run_id, r.version, r.state, r.run_type, r.conf, r.logical_date, r.queued_at,
     r.started_at, r.ended_at, r.created_upto, r.cancel_requested_at, r.frozen, r.idempotency_key,
-    r.run_after, r.data_interval_start, r.data_interval_end,
+    r.run_after, r.data_interval_start, r.data_interval_end, r.cancel_reason, r.previous_run,
     v.number as version_number
 from tickless.dag_run r
 join tickless.dag_version v on v.key = r.version
@@ -71,7 +71,7 @@ where r.dag_id = $1 and r.run_id = $2
 select
     r.key, r.dag_id, r.run_id, r.version, r.state, r.run_type, r.conf, r.logical_date, r.queued_at,
     r.started_at, r.ended_at, r.created_upto, r.cancel_requested_at, r.frozen, r.idempotency_key,
-    r.run_after, r.data_interval_start, r.data_interval_end,
+    r.run_after, r.data_interval_start, r.data_interval_end, r.cancel_reason, r.previous_run,
     v.number as version_number
 from tickless.dag_run r
 join tickless.dag_version v on v.key = r.version
