@@ -717,6 +717,7 @@ class World:
             self.restart()
         for run in [run for run in self.engine.runs.values() if run.frozen is not None]:
             self.cancel(run.key)
+        self.drain()  # the end of a run may pause its DAG
         for dag_id in [dag_id for dag_id, dag in self.rows.dags.items() if dag.is_paused]:
             self.pause(dag_id, is_paused=False)
         for dag_id in [dag_id for dag_id in self.engine.current if dag_id not in self.specs]:
