@@ -2,8 +2,8 @@
 to wake up. No clock, no I/O, no randomness, no logging. See README.md in this folder for the theory of operation.
 
 This module is the front: it hands each event to the part that it concerns. The parts stand on each other in this
-order, and none calls upwards: `changes`, `quota`, `runs`, `attempts`, `stopping`, `control`, `revision` and `schedules`,
-`versions`, `restore`.
+order, and none calls upwards: `changes`, `quota`, `runs`, `attempts`, `stopping`, `control`, `revision`,
+`schedules`, `versions`, `restore`.
 
 The work of a step is proportional to what changed. What could be larger (making the instances of a wide DAG,
 cancelling them, telling thousands of downstream tasks) is put on the agenda as a generator that touches one instance

@@ -9,6 +9,7 @@ import pytest
 from tests.support.builders import make_dag
 from tests.support.playbook import Playbook
 from tickless.core import engine as engine_module
+from tickless.core import events
 from tickless.core.explain import explain_run
 from tickless.errors import UserError
 from tickless.model.limit import Limits
@@ -63,7 +64,7 @@ def test_the_end_of_a_large_run_is_bounded_and_goes_on_after_a_crash() -> None:
         book = Playbook(f"[{names}]", dagrun_timeout=100, limits=Limits(parallelism=0))
         book.start()
         book.clock.advance(100)
-        first = book.when(engine_module.events.TimePassed(), drain=False)
+        first = book.when(events.TimePassed(), drain=False)
         assert first.decisions[-1].more
         assert len(first.writes) <= 12
         book.restart().expect("run failed")
