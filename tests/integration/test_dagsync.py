@@ -373,6 +373,35 @@ def test_a_hanging_file_holds_up_no_other_and_can_be_mended(tmp_path: Path, fold
     anyio.run(run)
 
 
+def test_at_the_first_look_nobody_waits_for_a_hanging_file(tmp_path: Path, folder: Path) -> None:
+    """Not those after it in the alphabet, not those after it in the queue for a child, not whoever waits for all."""
+
+    async def run() -> None:
+        (folder / "a.py").write_text(flow("a", "import time\ntime.sleep(600)"))
+        for name in "bcd":
+            (folder / f"{name}.py").write_text(flow(name))
+        async with syncing(tmp_path, parse_timeout_seconds=300.0, parse_processes=1) as (recorder, sync, _):
+            await recorder.until(lambda: list(recorder.parsed) == ["b.py", "c.py", "d.py"])
+            with anyio.fail_after(15):
+                await sync.seen.wait()
+            assert "synced" not in [what for what, _ in recorder.told], "what is gone can be told only with all files"
+            assert recorder.problems == {}
+            (folder / "a.py").write_text(flow("a"))
+            await recorder.until(lambda: recorder.told[-1][0] == "synced")
+            assert list(recorder.dag_ids()) == ["a.py", "b.py", "c.py", "d.py"]
+
+    anyio.run(run)
+
+
+def test_a_folder_that_is_not_there_has_been_seen(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with syncing(tmp_path) as (_, sync, _):
+            with anyio.fail_after(15):
+                await sync.seen.wait()
+
+    anyio.run(run)
+
+
 def test_a_missing_folder_is_reported_and_taken_up_when_it_comes(tmp_path: Path) -> None:
     async def run() -> None:
         late = tmp_path / "far" / "away" / "dags"

@@ -33,13 +33,10 @@ class Catalogue:
         self._dags_of: dict[Key, set[str]] = {}
         self._files: dict[str, tuple[str, ...]] = {}  # folder -> its DAG files, once it has been synced
         self._folders = folders
-        self._seen: set[str] = set()
         self._unsaved: dict[Key, ImportProblem] = {}
         self._has_unsaved = anyio.Event()
         self.problems: dict[Key, ImportProblem] = {}
         """Import errors as they are now; `file` "" is a folder itself."""
-        self.synced = anyio.Event()
-        """Every folder has been looked at once, be it in vain."""
 
     # ---- the sink -------------------------------------------------------------------------------------------------
 
@@ -62,8 +59,6 @@ class Catalogue:
 
     async def on_error(self, problem: ImportProblem) -> None:
         self._note((problem.folder, problem.file), problem if problem.error is not None else None)
-        if problem.file == "" and problem.error is not None:
-            self._looked_at(problem.folder)
 
     async def on_removed(self, folder: str, file: str) -> None:
         self._note((folder, file), None)
@@ -77,12 +72,6 @@ class Catalogue:
         if is_first:
             await self._clear_leftovers(folder)
         self._drop_vanished()
-        self._looked_at(folder)
-
-    def _looked_at(self, folder: str) -> None:
-        self._seen.add(folder)
-        if len(self._seen) == self._folders:
-            self.synced.set()
 
     # ---- telling the engine ---------------------------------------------------------------------------------------
 

@@ -5,7 +5,8 @@ A folder is looked at when inotify says that something in it changed and nothing
 has been changing for five seconds). Of its files those are parsed again whose closure holds a changed path; a file
 that could not be parsed is tried again after any change, since nobody knows what it would have read. Parsing goes on
 beside everything else, so a file that hangs until its time limit holds up no other; a file that changes while it is
-being parsed is started afresh.
+being parsed is started afresh. After two seconds a file counts as slow: it gives its place to the next one (as many
+slow ones as there are places may go on beside), loses its turn, and nobody waits for it at the start.
 
 A folder that does not exist is reported, and waited for by watching what leads to it; one that vanishes keeps its
 DAGs.
@@ -36,6 +37,7 @@ __all__ = ["QUIET_SECONDS", "DagSink", "DagSync", "ParsedFile", "Recall"]
 QUIET_SECONDS = 0.2
 _PATIENCE_SECONDS = 5.0
 _RETRY_SECONDS = 30.0
+_SLOW_SECONDS = 2.0
 
 Recall = Callable[[str, str, Bundle], Awaitable[ParseResult | None]]
 """(folder, file, bundle) -> what parsing this file gave when the store last saw this very bundle; None = parse it.
@@ -47,6 +49,8 @@ class _File:
     result: ParseResult | None = None
     bundle: Path | None = None
     parsing: anyio.CancelScope | None = None
+    is_slow: bool = False
+    """Being parsed for longer than others should wait."""
 
     def is_touched_by(self, changed: Collection[str]) -> bool:
         if self.result is None or self.result.problem is not None or "/" in self.result.closure:
@@ -73,6 +77,8 @@ class _Folder:
     """Gone, and not reported yet."""
     is_synced: bool = False
     """Everything about `bundle` is reported."""
+    is_seen: bool = False
+    """Everything about the first bundle is reported, but of slow files; or it is reported why there is none."""
     is_ill: bool = True
     """An error of the folder itself may stand in the store."""
     is_retrying: bool = False
@@ -107,7 +113,10 @@ class DagSync:
         self._clock = clock
         self._recall = recall
         self._reporter = DagReporter(sink, owners or {}, self._is_parsing)
+        self.seen = anyio.Event()
+        """Each folder has been looked at once, be it in vain; slow files may still be on their way."""
         self._children = anyio.CapacityLimiter(parse_processes)
+        self._slow_children = anyio.CapacityLimiter(parse_processes)
         self._thread = anyio.CapacityLimiter(1)  # BundleStore wants one thread at a time
         self._wakeup = anyio.Event()
 
@@ -120,6 +129,7 @@ class DagSync:
                     folder.changed_at = folder.changed_since = self._clock.monotonic() - QUIET_SECONDS
                 self._tasks.start_soon(self._watch.run, name="dag folder watch")
                 task_status.started()
+                self._note_seen()
                 while True:
                     await self._sync(await self._next_quiet())
 
@@ -220,6 +230,8 @@ class DagSync:
         except TicklessError as error:
             folder.is_ill = True
             await self._reporter.report_folder(folder.name, error)
+            folder.is_seen = True
+            self._note_seen()
             if isinstance(error, Unavailable) and not folder.is_retrying:
                 self._tasks.start_soon(self._retry_later, folder)
             return
@@ -275,7 +287,7 @@ class DagSync:
         file = folder.files[name]
         if file.parsing is not None:
             file.parsing.cancel()
-        file.parsing = anyio.CancelScope()
+        file.parsing, file.is_slow = anyio.CancelScope(), False
         self._tasks.start_soon(self._parse, folder, name, bundle.path, file.parsing, turn, done, name=f"parse {name}")
 
     async def _parse(
@@ -291,8 +303,7 @@ class DagSync:
         result = None
         try:
             with scope:
-                async with self._children:
-                    result = await parse_file(bundle, name, timeout_seconds=self.parse_timeout_seconds)
+                result = await self._parse_in_a_child(folder, name, bundle, scope, done)
                 if turn is not None:
                     await turn.wait()
             file = folder.files.get(name)
@@ -303,8 +314,49 @@ class DagSync:
             done.set()
         await self._finish(folder)
 
+    async def _parse_in_a_child(
+        self, folder: _Folder, name: str, bundle: Path, scope: anyio.CancelScope, done: anyio.Event
+    ) -> ParseResult:
+        """The result, once there is a place for a child and the child is done."""
+        place = object()
+        places = [self._children]
+
+        async def turn_slow() -> None:
+            await self._clock.sleep(_SLOW_SECONDS)
+            done.set()
+            file = folder.files.get(name)
+            if file is not None and file.parsing is scope:
+                file.is_slow = True
+                self._note_seen_of(folder)
+            try:
+                self._slow_children.acquire_on_behalf_of_nowait(place)
+            except anyio.WouldBlock:
+                return  # too many of them already: it keeps its place
+            places.append(self._slow_children)
+            places.pop(0).release_on_behalf_of(place)
+
+        await self._children.acquire_on_behalf_of(place)
+        try:
+            async with anyio.create_task_group() as beside:
+                beside.start_soon(turn_slow)
+                result = await parse_file(bundle, name, timeout_seconds=self.parse_timeout_seconds)
+                beside.cancel_scope.cancel()
+        finally:
+            places[0].release_on_behalf_of(place)
+        return result
+
+    def _note_seen_of(self, folder: _Folder) -> None:
+        if not any(file.parsing is not None and not file.is_slow for file in folder.files.values()):
+            folder.is_seen = True
+            self._note_seen()
+
+    def _note_seen(self) -> None:
+        if all(folder.is_seen for folder in self._folders.values()):
+            self.seen.set()
+
     async def _finish(self, folder: _Folder) -> None:
         """Report what waits for the last of the parsed files."""
+        self._note_seen_of(folder)
         if folder.is_synced or folder.bundle is None or any(file.parsing for file in folder.files.values()):
             return
         folder.is_synced = True

@@ -220,7 +220,7 @@ class Daemon:
                     await tasks.start(catalogue.run)
                     await tasks.start(sync.run)
                     tasks.start_soon(self._audit_now_and_then, scheduler, reader)
-                    await catalogue.synced.wait()
+                    await sync.seen.wait()
                     health = self._health
                     log.info(
                         "daemon.started",
