@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.house import eventually
 from tests.support.stage import Stage
 
 GOOD = 'with DAG("good"): bash("a", "echo good")'
@@ -52,8 +53,16 @@ BAD: dict[str, tuple[str, str | None, str]] = {
 def stage() -> Iterator[Stage]:
     with Stage({"good.py": GOOD} | {name: source for name, (source, _, _) in BAD.items()}, parse_seconds=8) as stage:
         stage.start()
+        eventually(lambda: stage.error_of("endless.py"), "the end of endless.py")  # the start does not wait for it
         yield stage
         stage.assert_clean_log()
+
+
+def test_a_daemon_is_ready_though_a_file_hangs() -> None:
+    with Stage({"good.py": GOOD, "a_hanging.py": "time.sleep(600)\n"}, parse_seconds=300) as stage:
+        stage.start()
+        assert stage.do("good")[1] == "success"
+        assert stage.error_of("a_hanging.py") is None
 
 
 def test_every_bad_file_is_shown_with_file_line_and_reason(stage: Stage) -> None:
