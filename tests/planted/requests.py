@@ -63,6 +63,13 @@ SABOTAGES = [
         tests=(AT_CHANNEL + "test_a_flood_is_one_request_and_holds_nobody_up",),
     ),
     Sabotage(
+        name="channel_not_closed_at_the_end",
+        file="tickless/launcher/service.py",
+        old="        self.channels.close(attempt.id)\n",
+        new="",
+        tests=(AT_CHANNEL + "test_the_launcher_keeps_no_descriptor_of_an_attempt_that_has_ended",),
+    ),
+    Sabotage(
         name="held_requests_not_given_to_a_new_leader",
         file="tickless/launcher/server.py",
         old="        for request in launcher.channels.held():\n            self._forward(request)\n",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -350,6 +351,20 @@ async def test_what_cannot_be_asked_is_refused_before_it_leaves(shop: Shop) -> N
     assert "cannot be asked" in nameless
     assert then == "value of k"
     assert len(shop.asked) == 1
+
+
+async def test_the_launcher_keeps_no_descriptor_of_an_attempt_that_has_ended(shop: Shop) -> None:
+    await shop.run(shop.order("asks"))
+    folder = f"/proc/{shop.launcher.pid}/fd"
+    before = len(os.listdir(folder))
+    for task_id in ("asks", "forks", "closes", "pretends") * 3:
+        await shop.run(shop.order(task_id))
+    stopped = shop.order("never_reads")
+    shop.executor.submit([stopped])
+    await shop.sink.started(stopped.attempt_id)
+    shop.executor.stop([_stop(stopped)])
+    await shop.sink.finished(stopped.attempt_id)
+    await soon(lambda: len(os.listdir(folder)) <= before, "as many descriptors as before")
 
 
 def _stop(order: Order) -> StopOrder:
