@@ -31,6 +31,7 @@ NAMES = frozenset(
         "daemon.after_flush",  # committed, and the daemon knows
         "daemon.before_release",  # committed, no effect has left
         "daemon.before_ack",  # effects have left, callers are answered, no report is acknowledged
+        "daemon.after_slice",  # a slice of a clear or mark is committed, more may follow
         "daemon.before_answer",  # what a task asked for is committed, it has not been told
         "store.before_epoch",  # about to take the lead
         "store.after_epoch",  # the epoch is ours, nothing has been read

@@ -20,7 +20,7 @@ from typing import TypeVar
 import anyio
 
 from tickless.api.app import create_app
-from tickless.api.base import Reason, Status
+from tickless.api.base import Altered, Preview, Reason, Status
 from tickless.api.server import ApiServer
 from tickless.api.watch import RunWatch
 from tickless.clock import SystemClock
@@ -162,6 +162,7 @@ class FakeBackend:
     """Implements `api.base.Backend`. `start_run` makes a running run with the task `work`."""
 
     def __init__(self, home: Path) -> None:
+        self.altered: list[tuple[str, str, str]] = []
         self.home = home
         self.reader = FakeReader()
         self.logs = LogFiles(home / "logs")
@@ -235,6 +236,14 @@ class FakeBackend:
     def explain_schedule(self, dag_id: str) -> Sequence[Reason]:
         self._check()
         return [Reason(code="paused", message=f"DAG {dag_id!r} is paused.")] if dag_id in self.reader.paused else []
+
+    async def alter(self, kind: str, payload: str, actor: str) -> Altered:
+        self._check()
+        self.altered.append((kind, payload, actor))
+        return Altered(tasks=1, runs=1)
+
+    async def preview(self, kind: str, payload: str) -> Preview:
+        return Preview(tasks=1, runs=1, first=tuple(self.reader.instance_rows.values())[:1])
 
     async def set_pool(self, name: str, slots: int) -> None:
         self._check()

@@ -113,7 +113,7 @@ class MemorySubject:
         return self.memory.add_request(dag_id, **arguments)
 
     async def command(self, kind: str, payload: str) -> int:
-        return self.memory.add_command(kind, payload)
+        return self.memory.request_command(kind, payload)
 
     async def edit(self, row: InstanceRow) -> None:
         self.memory.instances[row.key] = replace(self.memory.instances[row.key], state=row.state)

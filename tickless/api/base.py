@@ -17,6 +17,7 @@ from tickless.core.explain import Reason as Reason
 from tickless.logs.base import LogStore
 from tickless.model.connection import ConnectionFields
 from tickless.model.id import RunKey
+from tickless.model.row import InstanceRow
 from tickless.model.schedule import Slot
 from tickless.model.setting import Connection, Variable
 from tickless.store.reader import DagInfo, Reader
@@ -85,6 +86,26 @@ class SecretStore(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Altered:
+    """What a clear or a mark has come to."""
+
+    tasks: int
+    runs: int
+    refused: tuple[str, ...] = ()
+    """By filter: runs that could not be changed, with why; the first ones of them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """What a clear or a mark would change."""
+
+    tasks: int
+    runs: int
+    first: tuple[InstanceRow, ...]
+    """Some of the task instances."""
+
+
 class Backend(Protocol):
     """What the daemon offers to its surfaces."""
 
@@ -110,6 +131,14 @@ class Backend(Protocol):
 
     async def cancel_run(self, run: RunKey) -> None:
         """Refused when the run is finished."""
+        ...
+
+    async def alter(self, kind: str, payload: str, actor: str) -> Altered:
+        """Carry out a clear or a mark (`daemon.choice.Alteration` as JSON); returns when all of it is committed."""
+        ...
+
+    async def preview(self, kind: str, payload: str) -> Preview:
+        """What `alter` would change now."""
         ...
 
     async def set_pool(self, name: str, slots: int) -> None: ...

@@ -16,6 +16,12 @@ async def _backend(request: Request) -> Backend:
     return cast(Backend, request.app.state.backend)
 
 
+async def _actor(request: Request) -> str:
+    return request.client.host if request.client is not None else "unknown"
+
+
+ActorOf = Annotated[str, Depends(_actor)]
+"""Who calls, for the audit: unix:NAME."""
 BackendOf = Annotated[Backend, Depends(_backend)]
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pwd
 import socket
+import struct
 from pathlib import Path
 from typing import Any, cast
 
@@ -67,7 +69,7 @@ class ApiServer:
                 await self._say_goodbye()
 
     def _protocol(self) -> H11Protocol:
-        return H11Protocol(config=self._config, server_state=self._state, app_state={})
+        return _Connection(config=self._config, server_state=self._state, app_state={})
 
     def _unlink(self, inode: int) -> None:
         """Remove our socket file, not that of a successor."""
@@ -89,6 +91,22 @@ class ApiServer:
                 await asyncio.wait(late)
         for connection in list(self._state.connections):
             cast(H11Protocol, connection).transport.abort()
+
+
+class _Connection(H11Protocol):
+    """Knows who called: the kernel says it, nobody can claim to be another."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        credentials = transport.get_extra_info("socket").getsockopt(
+            socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")
+        )
+        pid, uid, _ = struct.unpack("3i", credentials)
+        try:
+            name = pwd.getpwuid(uid).pw_name
+        except KeyError:
+            name = str(uid)
+        self.client = (f"unix:{name}", pid)
 
 
 def bind(path: Path) -> socket.socket:

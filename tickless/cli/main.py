@@ -25,6 +25,7 @@ COMMANDS = {
     "run": Lazy("tickless.cli.run:run", "Start, list, show and cancel dag runs.", ("runs",)),
     "task": Lazy("tickless.cli.task:task", "Task instances of a run, and their logs.", ("tasks",)),
     "why": Lazy("tickless.cli.why:why", "Say why a run or a task does not run."),
+    "audit": Lazy("tickless.cli.audit:audit", "Who asked for what."),
     "pool": Lazy("tickless.cli.pool:pool", "List pools and change their size.", ("pools",)),
     "variable": Lazy("tickless.cli.variable:variable", "Values that tasks share.", ("variables",)),
     "connection": Lazy("tickless.cli.connection:connection", "How tasks log in elsewhere.", ("connections",)),

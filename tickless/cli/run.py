@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from tickless.cli.alteration import alter
 from tickless.cli.client import Client, path_of
 from tickless.cli.command import Group
 from tickless.cli.options import Options, options_of
@@ -176,6 +177,48 @@ def conf_object(text: str | None) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"--conf must be a JSON object, not {text}", hint="""Write it as '{"day": "2026-11-22"}'.""")
     return value
+
+
+@run.command("rerun")
+@click.argument("run_ref", metavar="RUN")
+@click.option("--dry-run", is_flag=True, help="Say what would run again, and change nothing.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.pass_context
+def rerun(ctx: click.Context, run_ref: str, dry_run: bool, yes: bool) -> None:
+    """Run all tasks of a run again, in the version that it started with."""
+    client = Client(options_of(ctx).socket)
+    path = path_of("runs", run_number(client, run_ref), "clear")
+    alter(ctx, client, path, {}, "clear", is_dry=dry_run, is_sure=yes)
+
+
+@run.command("clear")
+@click.argument("dag_id", metavar="DAG")
+@click.argument("tasks", metavar="[TASK]...", nargs=-1)
+@click.option("--state", "states", type=click.Choice(_STATES), multiple=True, help="Only runs in this state.")
+@click.option("--since", help="Only runs queued at or after this moment, as 2026-11-22T00:00:00Z.")
+@click.option("--until", help="Only runs queued before this moment.")
+@click.option("--upstream", is_flag=True, help="Also all tasks above those named.")
+@click.option("--downstream", is_flag=True, help="Also all tasks below those named.")
+@click.option("--failed", "only_failed", is_flag=True, help="Of these only what failed, or failed upstream.")
+@click.option("--dry-run", is_flag=True, help="Say what would be cleared, and change nothing.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.pass_context
+def clear(
+    ctx: click.Context,
+    /,
+    dag_id: str,
+    tasks: tuple[str, ...],
+    states: tuple[str, ...],
+    since: str | None,
+    until: str | None,
+    dry_run: bool,
+    yes: bool,
+    **choice: bool,
+) -> None:
+    """Run tasks again in every run of DAG that fits: those named, or all."""
+    client = Client(options_of(ctx).socket)
+    body = {"tasks": list(tasks), "states": list(states), "since": since, "until": until, **choice}
+    alter(ctx, client, path_of("dags", dag_id, "clear"), body, "clear", is_dry=dry_run, is_sure=yes)
 
 
 def _row(item: dict[str, Any]) -> dict[str, Any]:

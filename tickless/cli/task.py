@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from tickless.cli.alteration import alter
 from tickless.cli.client import Client, ConnectionBroke, path_of
 from tickless.cli.command import Group
 from tickless.cli.options import options_of
@@ -69,6 +70,46 @@ def logs(ctx: click.Context, run_ref: str, task_ref: str, follow: bool, try_numb
             sys.stdout.buffer.write(chunk)
         return
     _Follower(client, path, {**query, "follow": True}).run(is_one=try_number is not None)
+
+
+@task.command("clear")
+@click.argument("run_ref", metavar="RUN")
+@click.argument("tasks", metavar="[TASK]...", nargs=-1)
+@click.option("--upstream", is_flag=True, help="Also all tasks above them.")
+@click.option("--downstream", is_flag=True, help="Also all tasks below them.")
+@click.option("--failed", "only_failed", is_flag=True, help="Of these only what failed, or failed upstream.")
+@click.option("--dry-run", is_flag=True, help="Say what would be cleared, and change nothing.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.pass_context
+def clear(
+    ctx: click.Context, /, run_ref: str, tasks: tuple[str, ...], dry_run: bool, yes: bool, **choice: bool
+) -> None:
+    """Run tasks again: those named, or all of the run. What runs is stopped first."""
+    client = Client(options_of(ctx).socket)
+    path = path_of("runs", run_number(client, run_ref), "clear")
+    alter(ctx, client, path, {"tasks": list(tasks), **choice}, "clear", is_dry=dry_run, is_sure=yes)
+
+
+@task.command("mark")
+@click.argument("state", type=click.Choice(["success", "failed"]))
+@click.argument("run_ref", metavar="RUN")
+@click.argument("tasks", metavar="TASK...", nargs=-1, required=True)
+@click.option("--upstream", is_flag=True, help="Also all tasks above them.")
+@click.option("--downstream", is_flag=True, help="Also all tasks below them.")
+@click.option("--dry-run", is_flag=True, help="Say what would be marked, and change nothing.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.pass_context
+def mark(
+    ctx: click.Context, /, state: str, run_ref: str, tasks: tuple[str, ...], dry_run: bool, yes: bool, **choice: bool
+) -> None:
+    """Declare tasks done (success) or give them up (failed). What runs is stopped first.
+
+    After success, what failed below for want of it runs again.
+    """
+    client = Client(options_of(ctx).socket)
+    path = path_of("runs", run_number(client, run_ref), "mark")
+    body = {"tasks": list(tasks), "state": state, **choice}
+    alter(ctx, client, path, body, f"mark as {state}", is_dry=dry_run, is_sure=yes)
 
 
 class _Follower:

@@ -11,7 +11,7 @@ from datetime import datetime
 from itertools import islice
 from pathlib import Path
 
-from tickless.api.base import Reason, Status
+from tickless.api.base import Altered, Preview, Reason, Status
 from tickless.api.watch import RunWatch
 from tickless.clock import Clock
 from tickless.core.commands import CancelRun, PauseDag, RunStarted, SetPool, StartRun, UnpauseDag
@@ -106,6 +106,14 @@ class DaemonBackend:
 
     async def cancel_run(self, run: RunKey) -> None:
         await self._scheduler.decide(CancelRun(run=run))
+
+    async def alter(self, kind: str, payload: str, actor: str) -> Altered:
+        if self._health.is_stopping:
+            raise Unavailable("the daemon is stopping", hint="Start it again with `tickless daemon`.")
+        return await self._scheduler.desk.ask(kind, payload, actor)
+
+    async def preview(self, kind: str, payload: str) -> Preview:
+        return await self._scheduler.desk.preview(kind, payload)
 
     async def set_pool(self, name: str, slots: int) -> None:
         await self._scheduler.decide(SetPool(name=name, slots=slots))

@@ -67,6 +67,12 @@ class OutputCache:
             _, dropped = self._values.popitem(last=False)
             self._bytes -= _size(dropped)
 
+    def forget(self, run: RunKey, task_id: str) -> None:
+        """Nothing is known of this task here any more."""
+        old = self._values.pop((run, task_id), None)
+        if old is not None:
+            self._bytes -= _size(old)
+
     def find(self, run: RunKey, task: TaskSpec) -> Inputs:
         """What the task reads, as far as it is here."""
         found = Inputs()

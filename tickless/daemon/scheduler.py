@@ -24,7 +24,9 @@ from tickless.core.commands import RunStarted
 from tickless.core.decision import Effect, Write
 from tickless.core.engine import Engine
 from tickless.core.runs import run_id_taken
+from tickless.daemon.choice import ALTERATIONS
 from tickless.daemon.orders import OrderRules
+from tickless.daemon.revisiondesk import RevisionDesk
 from tickless.daemon.sqlcommands import command_of, start_of
 from tickless.daemon.term import MAX_BACKLOG_ROWS, Ended, Entry, Input, Poison, Term
 from tickless.errors import Conflict, TicklessError, Unavailable, UserError
@@ -78,6 +80,8 @@ class Scheduler:
         self._tasks: anyio.abc.TaskGroup | None = None
         self._is_stopping = False
         self._requests_dirty = asyncio.Event()
+        self.desk = RevisionDesk(store=store, clock=clock, decode_spec=decode_spec)
+        """Works off what is asked of tasks that may be finished."""
         self.on_rebuilt: list[Callable[[], None]] = []
         """Called at the start of each term: sources that keep no record of what was not committed offer it again."""
 
@@ -111,6 +115,7 @@ class Scheduler:
     def requests_changed(self) -> None:
         """There may be new rows in the request tables."""
         self._requests_dirty.set()
+        self.desk.look()
 
     def clock_jumped(self) -> None:
         """The wall clock was set."""
@@ -158,6 +163,7 @@ class Scheduler:
                     for executor in self._executors.values():
                         tasks.start_soon(self._attach, term, executor)
                     tasks.start_soon(self._serve_requests, term)
+                    tasks.start_soon(self.desk.serve, term)
                     for callback in self.on_rebuilt:
                         callback()
                     if is_first:
@@ -254,7 +260,7 @@ class Scheduler:
                     term.write(Write(RequestDone(table="trigger_request", id=trigger.id, run=trigger.key_of)))
                 else:
                     self._serve(term, "trigger_request", trigger.id, partial(start_of, trigger))
-            orders = await self._store.open_commands()
+            orders = [each for each in await self._store.open_commands() if each.kind not in ALTERATIONS]
             for order in orders:
                 self._serve(term, "command", order.id, partial(command_of, order))
             await term.drain()

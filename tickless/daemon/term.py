@@ -47,7 +47,7 @@ from tickless.executors.base import Executor
 from tickless.model.id import UNMAPPED, AttemptId, RunKey
 from tickless.model.order import Order, StopOrder
 from tickless.model.report import Finished, Lost, Report, Started
-from tickless.model.row import AttemptRow, InstanceRow, MapRow, RequestDone, RunRow, XComRow
+from tickless.model.row import AttemptRow, InstanceRow, MapRow, RequestDone, RunRow, XComRow, XComsDropped
 from tickless.model.state import FINISHED_RUN_STATES, AttemptState, EndReason, RunState
 from tickless.store.base import QuarantinedEvent, Store
 from tickless.telemetry.log import get_log
@@ -195,7 +195,7 @@ class Term:
         if isinstance(event, Started | Finished | Lost):
             attempt = self.engine.attempts.get(AttemptId(event.attempt_id))
             return attempt.row.run if attempt is not None else None
-        if isinstance(event, commands.CancelRun):
+        if isinstance(event, commands.CancelRun | commands.AlterTasks):
             return event.run
         return None
 
@@ -212,6 +212,10 @@ class Term:
                 self._unlaunched.add(effect.attempt_id)
             elif isinstance(effect, AckReport):
                 self._unended.add(effect.attempt_id)
+        if isinstance(entry.input, commands.AlterTasks):
+            for write in decision.writes:
+                if isinstance(write.row, XComsDropped):
+                    self.outputs.forget(write.row.run, write.row.task_id)
         self.backlog_rows += len(decision.writes)
         if self._touched is not None:
             self._touched.update(_runs_of(entry))

@@ -20,7 +20,9 @@ from tickless.core.decision import Write
 from tickless.core.snapshot import Snapshot as Snapshot
 from tickless.errors import UserError
 from tickless.model.id import AttemptId, Epoch, RunKey
+from tickless.model.row import InstanceRow, InstanceTally, RunRow, VersionRow
 from tickless.model.setting import ConnectionRow, SettingRow, VariableRow
+from tickless.model.state import RunState, TaskState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +66,34 @@ class PulledXCom:
 
 class TooMuch(UserError):
     """More was asked for than one answer holds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandOutcome:
+    """What has become of a command."""
+
+    id: int
+    error: str | None
+    cursor: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommittedRun:
+    """A run, with its version and the number of its finished instances by task and state."""
+
+    row: RunRow
+    version: VersionRow
+    tallies: tuple[InstanceTally, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunQuery:
+    """Which runs: all that is given must fit."""
+
+    dag_id: str
+    states: tuple[RunState, ...] = ()
+    since: datetime | None = None
+    until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +146,35 @@ class Store(Protocol):
 
     async def open_requests(self) -> list[TriggerRequest]:
         """Trigger requests that are not dealt with, oldest first, at most 500."""
+        ...
+
+    async def add_command(self, kind: str, payload: str, actor: str) -> int:
+        """Write a row of `command` on somebody's behalf; returns its id. It is no flush: anybody may ask."""
+        ...
+
+    async def command_outcomes(self, numbers: Sequence[int]) -> list[CommandOutcome]:
+        """Those of these commands that are dealt with."""
+        ...
+
+    async def committed_run(self, run: RunKey) -> CommittedRun | None:
+        """A run as committed, finished or not."""
+        ...
+
+    async def chosen_instances(
+        self,
+        run: RunKey,
+        task_ids: Sequence[str],
+        states: Sequence[TaskState],
+        *,
+        after: tuple[int, int],
+        limit: int,
+    ) -> list[InstanceRow]:
+        """Instances of these tasks, in this order of tasks and then by map index: those after the place of a task and
+        a map index, (-1, -1) = from the start. No states = any."""
+        ...
+
+    async def next_run(self, query: RunQuery, after: RunKey) -> RunKey | None:
+        """The next run in the order of keys that fits."""
         ...
 
     async def open_commands(self) -> list[CommandRequest]:

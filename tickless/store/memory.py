@@ -34,7 +34,16 @@ from tickless.model.row import (
 )
 from tickless.model.setting import ConnectionRow, SettingGone, SettingRow, VariableRow
 from tickless.model.state import FINISHED_RUN_STATES, FINISHED_TASK_STATES, LIVE_ATTEMPT_STATES, TaskState
-from tickless.store.base import CommandRequest, ImportProblem, PulledXCom, QuarantinedEvent, TriggerRequest
+from tickless.store.base import (
+    CommandOutcome,
+    CommandRequest,
+    CommittedRun,
+    ImportProblem,
+    PulledXCom,
+    QuarantinedEvent,
+    RunQuery,
+    TriggerRequest,
+)
 from tickless.store.batch import Batch, DagPointer
 from tickless.store.setting import encode_settings, too_much
 from tickless.store.storable import make_storable, why_unstorable
@@ -102,7 +111,7 @@ class MemoryStore:
         )
         return number
 
-    def add_command(self, kind: str, payload: str = "{}") -> int:
+    def request_command(self, kind: str, payload: str = "{}") -> int:
         """What `tickless.pause_dag` and its like do in SQL."""
         number = len(self.commands) + 1
         self.commands[number] = CommandRequest(id=number, kind=kind, payload=payload, actor="sql:operator")
@@ -330,6 +339,61 @@ class MemoryStore:
 
     async def taken_names(self, names: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
         return self.taken_names_now(names)
+
+    async def add_command(self, kind: str, payload: str, actor: str) -> int:
+        number = self.request_command(kind, payload)
+        self.commands[number] = replace(self.commands[number], actor=actor)
+        return number
+
+    async def command_outcomes(self, numbers: Sequence[int]) -> list[CommandOutcome]:
+        done = [(number, self.done.get(("command", number))) for number in numbers]
+        return [
+            CommandOutcome(id=number, error=row.error, cursor=self.commands[number].cursor)
+            for number, row in done
+            if row is not None
+        ]
+
+    async def committed_run(self, run: RunKey) -> CommittedRun | None:
+        row = self.runs.get(run)
+        if row is None:
+            return None
+        counts = Counter(
+            (key.task_id, instance.state)
+            for key, instance in self.instances.items()
+            if key.run == run and instance.state in FINISHED_TASK_STATES
+        )
+        tallies = [InstanceTally(run=run, task_id=t, state=s, count=n) for (t, s), n in sorted(counts.items())]
+        return CommittedRun(row=row, version=self.versions[row.version], tallies=tuple(tallies))
+
+    async def chosen_instances(
+        self,
+        run: RunKey,
+        task_ids: Sequence[str],
+        states: Sequence[TaskState],
+        *,
+        after: tuple[int, int],
+        limit: int,
+    ) -> list[InstanceRow]:
+        place = {task_id: index for index, task_id in enumerate(task_ids)}
+        found = [
+            (place[key.task_id], key.map_index, instance)
+            for key, instance in self.instances.items()
+            if key.run == run and key.task_id in place and (not states or instance.state in states)
+        ]
+        found.sort(key=lambda each: each[:2])
+        return [instance for index, map_index, instance in found if (index, map_index) > after][:limit]
+
+    async def next_run(self, query: RunQuery, after: RunKey) -> RunKey | None:
+        for key, row in sorted(self.runs.items()):
+            if (
+                key > after
+                and row.dag_id == query.dag_id
+                and (not query.states or row.state in query.states)
+                and (query.since is None or row.queued_at >= query.since)
+                and (query.until is None or row.queued_at < query.until)
+            ):
+                return key
+        return None
 
     async def open_commands(self) -> list[CommandRequest]:
         return self.open_commands_now()

@@ -30,18 +30,37 @@ from tickless.core.decision import Write
 from tickless.core.snapshot import Snapshot
 from tickless.errors import Conflict, TicklessError, Unavailable
 from tickless.model.id import AttemptId, Epoch, RunKey
+from tickless.model.row import InstanceRow
 from tickless.model.setting import ConnectionRow, SettingRow, VariableRow
-from tickless.store.base import CommandRequest, ImportProblem, PulledXCom, QuarantinedEvent, TriggerRequest
+from tickless.model.state import TaskState
+from tickless.store.base import (
+    CommandOutcome,
+    CommandRequest,
+    CommittedRun,
+    ImportProblem,
+    PulledXCom,
+    QuarantinedEvent,
+    RunQuery,
+    TriggerRequest,
+)
 from tickless.store.batch import Batch
 from tickless.store.connect import DRIVER_ERRORS, Connection, connect, map_error
 from tickless.store.loading import read_snapshot
 from tickless.store.pool import SEARCH_PATH, ReadPool
+from tickless.store.rows import instance_row, run_row, tally_row, version_row
 from tickless.store.setting import connection_row, encode_settings, too_much, variable_row
 from tickless.store.sql import query
 from tickless.store.storable import make_storable
 
 MAX_OPEN_REQUESTS = 500
 
+_ADD_COMMAND = query("add_command")
+_COMMAND_OUTCOMES = query("command_outcomes")
+_RUN = query("run")
+_VERSION = query("version")
+_RUN_TALLIES = query("run_tallies")
+_CHOSEN_INSTANCES = query("chosen_instances")
+_NEXT_RUN = query("next_run")
 _FLUSH = query("flush")
 _FLUSH_WITH_REQUESTS = query("flush_with_requests")
 _TAKE_EPOCH = query("take_epoch")
@@ -215,6 +234,41 @@ class PostgresStore:
     async def taken_names(self, names: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
         rows = await self._pool.fetch(_TAKEN_NAMES, [dag_id for dag_id, _ in names], [run_id for _, run_id in names])
         return {(row["dag_id"], row["run_id"]) for row in rows}
+
+    async def add_command(self, kind: str, payload: str, actor: str) -> int:
+        return int(await self._write(_ADD_COMMAND, kind, payload, actor))
+
+    async def command_outcomes(self, numbers: Sequence[int]) -> list[CommandOutcome]:
+        return [CommandOutcome(**row) for row in await self._pool.fetch(_COMMAND_OUTCOMES, list(numbers))]
+
+    async def committed_run(self, run: RunKey) -> CommittedRun | None:
+        row = await self._pool.fetchrow(_RUN, run)
+        if row is None:
+            return None
+        version = await self._pool.fetchrow(_VERSION, row["version"])
+        assert version is not None
+        tallies = await self._pool.fetch(_RUN_TALLIES, run)
+        return CommittedRun(
+            row=run_row(row), version=version_row(version), tallies=tuple(tally_row(each) for each in tallies)
+        )
+
+    async def chosen_instances(
+        self,
+        run: RunKey,
+        task_ids: Sequence[str],
+        states: Sequence[TaskState],
+        *,
+        after: tuple[int, int],
+        limit: int,
+    ) -> list[InstanceRow]:
+        wanted = [state.value for state in states] or None
+        rows = await self._pool.fetch(_CHOSEN_INSTANCES, run, list(task_ids), *after, wanted, limit)
+        return [instance_row(row) for row in rows]
+
+    async def next_run(self, query: RunQuery, after: RunKey) -> RunKey | None:
+        wanted = [state.value for state in query.states] or None
+        row = await self._pool.fetchrow(_NEXT_RUN, query.dag_id, after, wanted, query.since, query.until)
+        return RunKey(row["key"]) if row is not None else None
 
     async def open_commands(self) -> list[CommandRequest]:
         rows = await self._pool.fetch(_OPEN_COMMANDS, MAX_OPEN_REQUESTS)

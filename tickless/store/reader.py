@@ -15,7 +15,7 @@ import msgspec
 
 from tickless.core.snapshot import Snapshot
 from tickless.model.id import AttemptId, RunKey, TaskKey, VersionKey
-from tickless.model.row import AttemptRow, InstanceRow, RunRow, VersionRow, XComRow
+from tickless.model.row import AttemptRow, EventRow, InstanceRow, RunRow, VersionRow, XComRow
 from tickless.model.schedule import Interval, ScheduleSpec
 from tickless.model.setting import ConnectionRow, VariableRow
 from tickless.model.state import FINISHED_RUN_STATES, RunState, TaskState
@@ -50,9 +50,18 @@ _XCOMS = query("xcoms")
 _POOLS = query("pools")
 _LEADER = query("leader")
 _TRIGGER_REQUEST = query("trigger_request")
+_EVENTS = query("events")
 _QUARANTINED = query("quarantined")
 _VARIABLES = query("variables")
 _CONNECTIONS = query("connections")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventInfo:
+    """One line of the audit."""
+
+    id: int
+    row: EventRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -300,6 +309,24 @@ class Reader:
             run=row["dag_run_key"],
             error=row["error"],
         )
+
+    async def events(self, *, before: int | None = None, limit: int = 50) -> list[EventInfo]:
+        """The audit, newest first."""
+        return [
+            EventInfo(
+                id=row["id"],
+                row=EventRow(
+                    at=row["at"],
+                    actor=row["actor"],
+                    action=row["action"],
+                    dag_id=row["dag_id"],
+                    run=row["dag_run_key"],
+                    task_id=row["task_id"],
+                    detail=row["detail"],
+                ),
+            )
+            for row in await self._pool.fetch(_EVENTS, before, _page(limit))
+        ]
 
     async def quarantine(self, *, before: int | None = None, limit: int = 50) -> list[QuarantineInfo]:
         """Quarantined events, newest first."""

@@ -54,8 +54,31 @@ language sql security definer set search_path = pg_catalog, pg_temp as $$
     select tickless.request_command('unpause_dag', jsonb_build_object('dag_id', unpause_dag.dag_id))
 $$;
 
+-- Run tasks of a run again (none named: all of them); what runs is stopped first.
+create or replace function tickless.clear_task(
+    run bigint, variadic tasks text[] default '{}'
+) returns bigint
+language sql security definer set search_path = pg_catalog, pg_temp as $$
+    select tickless.request_command(
+        'clear', jsonb_build_object('run', clear_task.run, 'tasks', to_jsonb(clear_task.tasks))
+    )
+$$;
+
+-- Declare tasks of a run done ('success') or give them up ('failed'); what runs is stopped first.
+create or replace function tickless.mark_task(
+    run bigint, state text, variadic tasks text[]
+) returns bigint
+language sql security definer set search_path = pg_catalog, pg_temp as $$
+    select tickless.request_command(
+        'mark',
+        jsonb_build_object('run', mark_task.run, 'state', mark_task.state, 'tasks', to_jsonb(mark_task.tasks))
+    )
+$$;
+
 revoke execute on function
     tickless.hint_request(),
+    tickless.clear_task(bigint, text[]),
+    tickless.mark_task(bigint, text, text[]),
     tickless.trigger_dag(text, jsonb, text, timestamptz, text),
     tickless.request_command(text, jsonb),
     tickless.pause_dag(text),

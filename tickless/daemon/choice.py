@@ -1,0 +1,121 @@
+"""What clear and mark may ask for, and which tasks of a DAG version they mean. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+import msgspec
+
+from tickless.core.commands import TaskVerb
+from tickless.errors import UserError
+from tickless.model.dag import DagSpec
+from tickless.model.row import InstanceRow
+from tickless.model.state import RunState, TaskState
+from tickless.store.base import RunQuery
+
+CLEAR = "clear"
+MARK = "mark"
+ALTERATIONS = frozenset({CLEAR, MARK})
+"""Kinds of commands that are worked off here."""
+BAD_STATES = (TaskState.FAILED, TaskState.UPSTREAM_FAILED)
+
+
+class RunFilter(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """Which runs, instead of one by its number."""
+
+    dag_id: str
+    states: list[RunState] = []
+    since: datetime | None = None
+    """Queued at or after this moment."""
+    until: datetime | None = None
+    """Queued before it."""
+
+    def query(self) -> RunQuery:
+        return RunQuery(dag_id=self.dag_id, states=tuple(self.states), since=self.since, until=self.until)
+
+
+class Alteration(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """The payload of `clear` and `mark`. Either `run` or `runs`; no tasks = all of them."""
+
+    run: int | None = None
+    runs: RunFilter | None = None
+    tasks: list[str] = []
+    upstream: bool = False
+    downstream: bool = False
+    only_failed: bool = False
+    state: TaskState | None = None
+    """Of `mark`: success or failed."""
+
+    def phases(self, spec: DagSpec) -> list[Phase]:
+        """What is to be done to the tasks of this version, in order. Raises UserError for a task that it lacks."""
+        chosen = choose(spec, self.tasks, upstream=self.upstream, downstream=self.downstream)
+        states = BAD_STATES if self.only_failed else ()
+        if self.state is None:
+            return [Phase(TaskVerb.CLEAR, chosen, states)]
+        if self.state is TaskState.FAILED:
+            return [Phase(TaskVerb.MARK_FAILED, chosen, states)]
+        # What failed below for want of these has its chance again.
+        below = [each for each in choose(spec, chosen, downstream=True) if each not in set(chosen)]
+        return [Phase(TaskVerb.MARK_SUCCESS, chosen, states), Phase(TaskVerb.CLEAR, below, BAD_STATES)]
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """One verb, and whom it concerns: tasks in topological order, instances of them in these states (none = any)."""
+
+    verb: TaskVerb
+    task_ids: list[str]
+    states: tuple[TaskState, ...]
+
+    def changes(self, row: InstanceRow) -> bool:
+        """Whether there is anything to change of an instance."""
+        if self.verb is TaskVerb.CLEAR:
+            return row.state is not TaskState.NONE
+        return row.state is not (TaskState.SUCCESS if self.verb is TaskVerb.MARK_SUCCESS else TaskState.FAILED)
+
+
+def read_alteration(kind: str, payload: str) -> Alteration:
+    """The payload of a command. Raises UserError."""
+    try:
+        order = msgspec.json.decode(payload, type=Alteration)
+    except msgspec.ValidationError as error:
+        raise UserError(f"the payload of {kind} cannot be read: {error}") from None
+    if (order.run is None) == (order.runs is None):
+        raise UserError(f"{kind} needs a run or a filter of runs, one of them")
+    if kind == MARK and order.state not in (TaskState.SUCCESS, TaskState.FAILED):
+        raise UserError(f"a task can be marked success or failed, not {order.state}")
+    if kind == CLEAR and order.state is not None:
+        raise UserError("clear takes no state")
+    if order.runs is not None and any(at and at.tzinfo is None for at in (order.runs.since, order.runs.until)):
+        raise UserError("since and until need a time zone", hint="Write them as 2026-11-22T00:00:00Z.")
+    return order
+
+
+def choose(spec: DagSpec, tasks: Iterable[str], *, upstream: bool = False, downstream: bool = False) -> list[str]:
+    """These tasks (none = all), with all above and below them as asked, in topological order."""
+    order = [task.task_id for task in spec.tasks]
+    wanted = set(tasks)
+    unknown = sorted(wanted.difference(order))
+    if unknown:
+        raise UserError(
+            f"DAG {spec.dag_id!r} has no task {unknown[0]!r} in the version of this run",
+            hint=f"It has: {', '.join(order[:10])}{', …' if len(order) > 10 else ''}.",
+        )
+    if not wanted:
+        return order
+    chosen = set(wanted)
+    if downstream:
+        below = set(wanted)
+        for task in spec.tasks:
+            if not below.isdisjoint(task.upstream):
+                below.add(task.task_id)
+        chosen |= below
+    if upstream:
+        above = set(wanted)
+        for task in reversed(spec.tasks):
+            if task.task_id in above:
+                above.update(task.upstream)
+        chosen |= above
+    return [each for each in order if each in chosen]
