@@ -67,6 +67,19 @@ def test_an_app_with_a_route_that_declares_no_access_is_refused() -> None:
         check_every_route(app)
 
 
+def test_a_dag_is_drawn(client: Client) -> None:
+    graph = client.get("/dags/etl/graph")
+    assert [(node["task_id"], node["layer"]) for node in graph["nodes"]] == [
+        ("extract", 0),
+        ("left", 1),
+        ("right", 1),
+        ("load", 2),
+    ]
+    assert len(graph["edges"]) == 4
+    with pytest.raises(NotFound):
+        client.get("/dags/nope/graph")
+
+
 def test_only_our_own_user_may_open_the_socket(daemon: Served) -> None:
     assert stat.S_IMODE(os.stat(daemon.socket).st_mode) == 0o600
 

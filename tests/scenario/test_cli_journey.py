@@ -59,6 +59,16 @@ def test_dags_are_listed(stage: Stage) -> None:
     assert (empty.out, empty.err) == ("", "no DAG file has an error\n")
 
 
+def test_a_dag_is_drawn(stage: Stage) -> None:
+    assert stage.cli("dag", "graph", "hello", is_json=False).out == "●  greet\n●  wait\n●  bye\n"
+    assert [node["task_id"] for node in stage.cli("dag", "graph", "hello").json["nodes"]] == ["greet", "wait", "bye"]
+    assert stage.cli("dag", "graph", "hello", "--svg", "-", is_json=False).out.startswith("<svg ")
+    assert len(list((stage.home / "layouts").iterdir())) == 1
+    nowhere = stage.cli("dag", "graph", "hello", "--svg", "/nonexistent/x.svg", is_json=False)
+    assert (nowhere.code, nowhere.out) == (1, "")
+    assert "/nonexistent/x.svg" in nowhere.err
+
+
 def test_json_lines_are_one_object_per_line(stage: Stage) -> None:
     answer = stage.cli("dags", "list", "-o", "jsonl", is_json=False)
     assert {json.loads(line)["dag_id"] for line in answer.out.splitlines()} == {"hello", "quick", "fails"}

@@ -19,6 +19,7 @@ from typing import TypeVar
 
 import anyio
 
+from tests.support.builders import decode_spec, encode_spec, make_dag
 from tickless.api.app import create_app
 from tickless.api.base import Altered, Preview, Reason, Status
 from tickless.api.server import ApiServer
@@ -30,7 +31,8 @@ from tickless.daemon.secrets import Secrets
 from tickless.errors import NotFound, Refused, Unavailable
 from tickless.logs.files import LogFiles
 from tickless.model.id import UNMAPPED, AttemptId, Epoch, RunKey, TaskId, TaskKey, VersionKey
-from tickless.model.row import AttemptRow, InstanceRow, RunRow
+from tickless.model.layout import Layout, lay_out
+from tickless.model.row import AttemptRow, InstanceRow, RunRow, VersionRow
 from tickless.model.schedule import ScheduleRules, ScheduleSpec, Slot
 from tickless.model.setting import ConnectionRow, VariableRow
 from tickless.model.state import FINISHED_RUN_STATES, AttemptState, EndReason, RunState, TaskState
@@ -84,6 +86,19 @@ class FakeReader(Reader):
             last_interval=None,
             scheduled_since=None,
             last_run=runs[0] if runs else None,
+        )
+
+    async def current_version(self, dag_id: str) -> VersionRow | None:
+        spec = encode_spec(make_dag("extract >> [left, right] >> load", dag_id=dag_id))
+        return VersionRow(
+            key=VersionKey(1),
+            dag_id=dag_id,
+            number=1,
+            spec=spec,
+            hash="0" * 64,
+            bundle="/bundle",
+            file=f"{dag_id}.py",
+            created_at=START,
         )
 
     async def import_errors(self, *, limit: int = 100) -> list[ImportErrorInfo]:
@@ -254,6 +269,9 @@ class FakeBackend:
         if task_id is not None and TaskKey(run, TaskId(task_id), map_index) not in self.reader.instance_rows:
             raise NotFound(f"run {run} has no task {task_id!r}")
         return [reason for reason in self.reasons if task_id in (None, reason.task_id)]
+
+    async def layout(self, version: VersionRow) -> Layout:
+        return lay_out(decode_spec(version.spec))
 
     def status(self) -> Status:
         return Status(

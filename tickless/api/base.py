@@ -17,7 +17,9 @@ from tickless.core.explain import Reason as Reason
 from tickless.logs.base import LogStore
 from tickless.model.connection import ConnectionFields
 from tickless.model.id import RunKey
+from tickless.model.layout import Layout
 from tickless.model.row import InstanceRow
+from tickless.model.row import VersionRow
 from tickless.model.schedule import Slot
 from tickless.model.setting import Connection, Variable
 from tickless.store.reader import DagInfo, Reader
@@ -145,6 +147,10 @@ class Backend(Protocol):
 
     async def pause_dag(self, dag_id: str, *, is_paused: bool) -> None:
         """Pause or unpause a DAG. NotFound for one that was never known."""
+        ...
+
+    async def layout(self, version: VersionRow) -> Layout:
+        """Where its tasks lie when it is drawn: computed once per version, and kept."""
         ...
 
     def upcoming(self, dag: DagInfo, count: int) -> Sequence[Slot]:

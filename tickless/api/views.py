@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
+import msgspec
 from pydantic import BaseModel, Field
 
-from tickless.model.row import AttemptRow
+from tickless.model.dag import DagSpec
+from tickless.model.layout import Layout
+from tickless.model.row import AttemptRow, VersionRow
 from tickless.model.schedule import Slot
 from tickless.model.setting import Connection, Variable
 from tickless.model.state import FINISHED_RUN_STATES, TaskState
@@ -16,6 +20,8 @@ from tickless.store.reader import DagInfo, ImportErrorInfo, InstanceInfo, PoolIn
 from tickless.telemetry.mask import is_sensitive
 
 V = TypeVar("V")
+
+_decode_spec = msgspec.json.Decoder(DagSpec).decode
 HIDDEN = "***"
 
 
@@ -123,6 +129,60 @@ class DagView(BaseModel):
             next_run_at=next_slot.run_after if next_slot is not None and not info.is_paused else None,
             live_runs=info.live_runs,
             last_run=RunView.of(info.last_run) if info.last_run else None,
+        )
+
+
+class GraphNodeView(BaseModel):
+    """A task of a graph: its box, and what it is."""
+
+    task_id: str
+    layer: int
+    x: int
+    y: int
+    width: int
+    height: int
+    operator: str
+    trigger_rule: str
+    group: str | None
+
+
+class GraphEdgeView(BaseModel):
+    """A dependency, and the points that its line goes through."""
+
+    upstream: str
+    downstream: str
+    label: str
+    points: list[tuple[int, int]]
+
+
+class GraphView(BaseModel):
+    """A version of a DAG, drawn. Tasks are in an order in which they may run."""
+
+    dag_id: str
+    version: int
+    width: int
+    height: int
+    nodes: list[GraphNodeView]
+    edges: list[GraphEdgeView]
+
+    @staticmethod
+    def of(version: VersionRow, layout: Layout) -> GraphView:
+        tasks = {task.task_id: task for task in _decode_spec(version.spec).tasks}
+        return GraphView(
+            dag_id=version.dag_id,
+            version=version.number,
+            width=layout.width,
+            height=layout.height,
+            nodes=[
+                GraphNodeView(
+                    **asdict(node),
+                    operator=tasks[node.task_id].operator,
+                    trigger_rule=tasks[node.task_id].trigger_rule,
+                    group=tasks[node.task_id].group,
+                )
+                for node in layout.nodes
+            ],
+            edges=[GraphEdgeView(**asdict(edge)) for edge in layout.edges],
         )
 
 

@@ -77,6 +77,26 @@ def show(ctx: click.Context, dag_id: str) -> None:
             print(safe(f"  {reason['hint']}"))
 
 
+@dag.command("graph")
+@click.argument("dag_id", metavar="DAG")
+@click.option("--svg", metavar="FILE", type=click.Path(), help="Write SVG to this file (`-`: stdout) instead.")
+@click.pass_context
+def graph(ctx: click.Context, dag_id: str, svg: str | None) -> None:
+    """Draw a DAG: a line per task, with rails to the tasks that wait for it."""
+    from tickless.cli.graph import svg_graph, text_graph
+
+    options = options_of(ctx)
+    found = Client(options.socket).get(path_of("dags", dag_id, "graph"))
+    if svg is not None:
+        with click.open_file(svg, "w", encoding="utf-8") as file:
+            file.write(svg_graph(found))
+    elif options.is_json:
+        emit_json(found)
+    else:
+        for line in text_graph(found):
+            print(line)
+
+
 @dag.command("next")
 @click.argument("dag_id", metavar="DAG")
 @click.option("-n", "count", type=click.IntRange(1, 1000), default=5, show_default=True, help="How many.")

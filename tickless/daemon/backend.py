@@ -17,12 +17,15 @@ from tickless.clock import Clock
 from tickless.core.commands import CancelRun, PauseDag, RunStarted, SetPool, StartRun, UnpauseDag
 from tickless.core.runs import run_id_taken
 from tickless.core.explain import explain_run, explain_schedule, explain_task
+from tickless.daemon.layouts import Layouts
 from tickless.daemon.scheduler import Scheduler
 from tickless.daemon.secrets import Secrets
 from tickless.daemon.signals import StopKind
 from tickless.errors import NotFound, Refused, Unavailable, UserError
 from tickless.logs.base import LogStore
 from tickless.model.id import RunKey, TaskId, TaskKey
+from tickless.model.layout import Layout
+from tickless.model.row import VersionRow
 from tickless.model.schedule import ScheduleRules, Slot
 from tickless.schedule.timetable import upcoming
 from tickless.store.reader import DagInfo, Reader
@@ -66,6 +69,7 @@ class DaemonBackend:
         self._secrets = secrets
         self._watch = watch
         self._health = health
+        self._layouts = Layouts(health.home / "layouts")
         self._clock = clock
         self._schedule_rules = schedule_rules
         self._stop = stop
@@ -120,6 +124,9 @@ class DaemonBackend:
 
     async def pause_dag(self, dag_id: str, *, is_paused: bool) -> None:
         await self._scheduler.decide(PauseDag(dag_id=dag_id) if is_paused else UnpauseDag(dag_id=dag_id))
+
+    async def layout(self, version: VersionRow) -> Layout:
+        return await self._layouts.get(version)
 
     def upcoming(self, dag: DagInfo, count: int) -> Sequence[Slot]:
         if dag.schedule is None:

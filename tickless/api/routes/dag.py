@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query
 from tickless.api.access import Access, access
 from tickless.api.base import Backend
 from tickless.api.context import BackendOf, page_size
-from tickless.api.views import DagView, ImportErrorView, Page, ReasonView, SlotView
+from tickless.api.views import DagView, GraphView, ImportErrorView, Page, ReasonView, SlotView
 from tickless.errors import NotFound
 from tickless.store.reader import DagInfo
 
@@ -42,6 +42,16 @@ async def next_slots(
     found = await _find(backend, dag_id)
     slots = backend.upcoming(found, limit) if found.version is not None else []
     return Page(items=[SlotView.of(slot) for slot in slots])
+
+
+@router.get("/dags/{dag_id}/graph", **access(Access.READ))
+async def graph(backend: BackendOf, dag_id: str) -> GraphView:
+    """Its current version as a picture: boxes and lines, laid out from left to right."""
+    await _find(backend, dag_id)
+    version = await backend.reader.current_version(dag_id)
+    if version is None:
+        raise NotFound(f"no file defines DAG {dag_id!r} any more", hint="`tickless dag list` shows the DAGs.")
+    return GraphView.of(version, await backend.layout(version))
 
 
 @router.get("/dags/{dag_id}/why", **access(Access.READ))
