@@ -18,8 +18,7 @@ from tickless.logs.base import LogStore
 from tickless.model.connection import ConnectionFields
 from tickless.model.id import RunKey
 from tickless.model.layout import Layout
-from tickless.model.row import InstanceRow
-from tickless.model.row import VersionRow
+from tickless.model.row import InstanceRow, VersionRow
 from tickless.model.schedule import Slot
 from tickless.model.setting import Connection, Variable
 from tickless.store.reader import DagInfo, Reader
