@@ -74,6 +74,8 @@ def _tasks(draw: st.DrawFn) -> Iterator[TaskSpec]:
             execution_timeout_seconds=draw(st.sampled_from((None, None, 30.0))),
             pool=draw(st.sampled_from(POOLS)),
             pool_slots=draw(st.sampled_from((1, 1, 1, 2, 3))),
+            max_active_tis_per_dag=draw(st.sampled_from((None, None, None, 1, 2))),
+            max_active_tis_per_dagrun=draw(st.sampled_from((None, None, 1))),
             priority_weight=draw(st.sampled_from((1, 1, 2, 3))),
             queue=draw(st.sampled_from(("default", "default", "fast", "nowhere"))),
         )

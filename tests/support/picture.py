@@ -50,6 +50,12 @@ def picture(engine: Engine) -> dict[str, Any]:
             (each.name, each.scope): (each.used, each.limit)
             for each in semaphores(engine)
             if each.used > 0 or each.limit > 0
+        }
+        | {
+            (each.name, each.scope): (each.used, each.limit)
+            for slots in (*(run.task_slots for run in runs), *(dag.task_slots for dag in engine.dags.values()))
+            for each in slots.values()
+            if each.used > 0
         },
         "queued runs": {dag.dag_id: [run.key for run in dag.queued] for dag in engine.dags.values() if dag.queued},
         "last numbers": {dag.dag_id: dag.last_number for dag in engine.dags.values() if dag.last_number},

@@ -586,6 +586,24 @@ class World:
                     lambda a, name=attempt.executor: int(a.executor == name),  # type: ignore[misc]
                 ),
             ]
+            if spec.max_active_tis_per_dag is not None:
+                limits.append(
+                    (
+                        "max_active_tis_per_dag",
+                        self._task_limit(run, attempt.task_id),
+                        lambda a, run=run, mine=attempt: int(  # type: ignore[misc]
+                            (rows.runs[a.run].dag_id, a.task_id) == (run.dag_id, mine.task_id)
+                            and rows.spec_of(a.key).max_active_tis_per_dag is not None
+                        ),
+                    )
+                )
+            limits.append(
+                (
+                    "max_active_tis_per_dagrun",
+                    spec.max_active_tis_per_dagrun,
+                    lambda a, mine=attempt: int((a.run, a.task_id) == (mine.run, mine.task_id)),  # type: ignore[misc]
+                )
+            )
             for name, limit, weight in limits:
                 used = sum(weight(each) for each in live)
                 assert limit is None or used <= limit, f"I4: {name}: {attempt.key} makes it {used} of {limit}"
@@ -602,6 +620,17 @@ class World:
                 for each in rows.runs.values()
             )
             assert active <= limit, f"I4: max_active_runs: {active} of {limit}"
+
+    def _task_limit(self, run: RunRow, task_id: str) -> int | None:
+        """The current version's; of a vanished DAG, that of the newest version that an unfinished run has."""
+        live = [
+            each.version
+            for each in self.rows.runs.values()
+            if each.dag_id == run.dag_id and each.state not in FINISHED_RUN_STATES
+        ]
+        version = self.rows.current.get(run.dag_id) or max(live, default=run.version)
+        tasks = {task.task_id: task for task in self.rows.specs[version].tasks}
+        return tasks[task_id].max_active_tis_per_dag if task_id in tasks else None
 
     def _check_one_alive(self) -> None:
         live = Counter(row.key for row in self.rows.live_attempts())

@@ -46,6 +46,10 @@ class TaskArguments(TypedDict, total=False):
     """Airflow 2's names `dummy` and `none_failed_or_skipped` mean `always` and `none_failed_min_one_success`."""
     pool: str
     pool_slots: int
+    max_active_tis_per_dag: int | None
+    """Instances of this task at once, over all runs of the DAG; default: no limit."""
+    max_active_tis_per_dagrun: int | None
+    """Instances of this task at once in one run (of a mapped task); default: no limit."""
     priority_weight: int
     weight_rule: str
     """downstream (default: own weight + that of all tasks below) | upstream | absolute."""
@@ -84,6 +88,10 @@ def whole(name: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise DagError(f"{name} is {_show(value)}, but must be a whole number")
     return value
+
+
+def optional_whole(name: str, value: object) -> int | None:
+    return None if value is None else whole(name, value)
 
 
 def flag(name: str, value: object) -> bool:
@@ -151,6 +159,8 @@ _CHECKS: Mapping[str, tuple[str, Callable[[str, object], Any]]] = {
     "trigger_rule": ("trigger_rule", trigger_rule),
     "pool": ("pool", text),
     "pool_slots": ("pool_slots", whole),
+    "max_active_tis_per_dag": ("max_active_tis_per_dag", optional_whole),
+    "max_active_tis_per_dagrun": ("max_active_tis_per_dagrun", optional_whole),
     "priority_weight": ("priority_weight", whole),
     "weight_rule": ("weight_rule", weight_rule),
     "queue": ("queue", text),
@@ -168,7 +178,7 @@ _ABSENT_TASK_ARGUMENTS: Mapping[str, object] = {
     "email": None, "email_on_failure": False, "email_on_retry": False, "run_as_user": None, "resources": None,
     "on_execute_callback": None, "on_failure_callback": None, "on_success_callback": None,
     "on_retry_callback": None, "on_skipped_callback": None, "pre_execute": None, "post_execute": None,
-    "map_index_template": None, "max_active_tis_per_dag": None, "max_active_tis_per_dagrun": None,
+    "map_index_template": None,
     "executor": None, "executor_config": None, "inlets": None, "outlets": None,
     "output_processor": None, "show_return_value_in_logs": True,
     "allow_nested_operators": True, "render_template_as_native_obj": None,

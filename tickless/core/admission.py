@@ -1,10 +1,11 @@
 """The semaphores: all or none, in order of priority and age, and who waits on which.
 
 A scheduled task instance waits in a *group*: the instances of one run that need the same slots (pool, pool_slots,
-queue). Groups of all runs with the same needs beyond their own run stand in one *lane*, foremost first. What refuses
-the head of a lane refuses all of it, so a lane is tried once, not once per waiter, and a blocked lane is registered
-with exactly one semaphore that refuses it now. When that one has room again the lane is tried again; if another
-refuses it then, it moves there. A group whose own run has no slot left is *parked* at that run and stands in no lane.
+queue, and the task itself if it has a limit of its own). Groups of all runs with the same needs beyond their own run
+stand in one *lane*, foremost first. What refuses the head of a lane refuses all of it, so a lane is tried once, not
+once per waiter, and a blocked lane is registered with exactly one semaphore that refuses it now. When that one has
+room again the lane is tried again; if another refuses it then, it moves there. A group whose own run has no slot left,
+for any task or for this one, is *parked* at that limit and stands in no lane.
 So no wake-up is lost, nobody who cannot run holds a place that others need, and the cost of a freed slot is at most
 the number of lanes, which follows from how DAGs are written, never from the backlog.
 
@@ -24,6 +25,9 @@ from tickless.errors import InvariantBroken
 Rank = tuple[int, datetime, int, int, int]
 """Order of admission: highest priority, then longest scheduled, then oldest run, then place in the DAG."""
 
+
+Signature = tuple[str, int, str, str]
+"""Pool, pool_slots, queue, and the id of a task that has limits of its own (else empty)."""
 
 Needs = tuple[tuple["Semaphore", int], ...]
 """Semaphores and how many slots of each: taken together, given back together."""
@@ -50,7 +54,7 @@ class Semaphore:
         self.reserved: Lane | None = None  # a wide lane that nobody behind it may overtake
         # Registered lanes, a heap per weight; an entry is dead when the lane has moved on since (its stamp differs).
         self.waiters: dict[int, list[tuple[Rank, int, Lane]]] = {}
-        self.parked: list[Group] = []  # of a run's own semaphore: its groups, while it is full
+        self.parked: list[Group] = []  # of a semaphore of a single run: the groups that it refuses
 
     def __repr__(self) -> str:
         return f"<{self.name} {self.scope} {self.used}/{self.limit}>"
@@ -99,11 +103,12 @@ class Semaphore:
 class Group:
     """Scheduled instances of one run with the same needs. `stamp` changes each time it takes a new place."""
 
-    __slots__ = ("lane", "members", "needs", "run", "signature", "stamp")
+    __slots__ = ("lane", "members", "needs", "own", "run", "signature", "stamp")
 
-    def __init__(self, run: Run, signature: tuple[str, int, str], needs: Needs, lane: Lane) -> None:
+    def __init__(self, run: Run, signature: Signature, own: Needs, needs: Needs, lane: Lane) -> None:
         self.run = run
         self.signature = signature
+        self.own = own  # those needs that only its run knows
         self.needs = needs
         self.lane = lane
         self.members: list[tuple[Rank, Instance]] = []  # a heap
@@ -119,6 +124,10 @@ class Group:
     def refusing(self) -> list[tuple[Semaphore, int]]:
         """Every need that cannot be met now."""
         return [(semaphore, weight) for semaphore, weight in self.needs if semaphore.refuses(weight, self)]
+
+    def parked_at(self) -> Semaphore | None:
+        """The limit of its own run that lets none of it through now."""
+        return next((semaphore for semaphore, weight in self.own if semaphore.refuses(weight, None)), None)
 
     def drop_absent(self) -> None:
         """Forget members that left (cancelled) from the front of the heap."""
@@ -209,7 +218,7 @@ class Admission:
         while (lane := self._next_lane()) is not None:
             group = lane.head()
             assert group is not None
-            if group.run.slots.refuses(1, None):
+            if group.parked_at() is not None:
                 self._place(group)
                 continue
             refusing = next((semaphore for semaphore, weight in lane.needs if semaphore.refuses(weight, group)), None)
@@ -265,9 +274,10 @@ class Admission:
         group.stamp = self._stamp  # wherever it stood, it stands no more
         group.drop_absent()
         if group.members:
-            if group.run.slots.refuses(1, None):
-                if group not in group.run.slots.parked:
-                    group.run.slots.parked.append(group)
+            full = group.parked_at()
+            if full is not None:
+                if group not in full.parked:
+                    full.parked.append(group)
             else:
                 heapq.heappush(group.lane.groups, (group.rank, group.stamp, group))
         self._try_soon(group.lane)

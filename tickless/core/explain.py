@@ -39,6 +39,8 @@ _HINTS = {
     "parallelism": "Raise [limits] parallelism, or wait for running tasks to end.",
     "dag_concurrency": "Raise the DAG's max_active_tasks or [limits] dag_concurrency.",
     "max_active_tasks_per_dag_total": "Raise [limits] max_active_tasks_per_dag_total.",
+    "max_active_tis_per_dag": "Raise the task's max_active_tis_per_dag.",
+    "max_active_tis_per_dagrun": "Raise the task's max_active_tis_per_dagrun.",
     "max_active_runs_per_dag": "Raise the DAG's max_active_runs or [limits] max_active_runs_per_dag.",
 }
 

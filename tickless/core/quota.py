@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tickless.core.admission import Admission, Group, Lane, Needs, Semaphore
+from tickless.core.admission import Admission, Group, Needs, Semaphore
 from tickless.core.plan import DagPlan
 from tickless.core.record import DagState, Instance, Run
+from tickless.model.dag import TaskSpec
 from tickless.model.limit import Limits, Routing
+from tickless.model.row import AttemptRow
 
 UNLIMITED = 2**31
 """Limit of a semaphore whose key is not set: it never refuses, and setting the key later finds it counted."""
@@ -54,24 +56,60 @@ class Quota:
             executor = self.executors[name] = Semaphore("executor", name, 0)
         return executor
 
-    def needs(self, run: Run, pool: str, pool_slots: int, queue: str) -> Needs:
-        executor = self.routing.queues.get(queue)
-        if executor is not None:
-            served = self.executor(executor)
-        else:
-            served = self._unrouted.setdefault(queue, Semaphore("queue", queue, 0))
-        return self.slots(run, pool, pool_slots, served)
+    def group(self, run: Run, task: TaskSpec) -> Group:
+        """Where a task of this run waits, with all that it needs. Lanes are one per needs: one per DAG and needs where
+        DAGs are limited over all their runs, one per task where it is."""
+        has_limits = task.max_active_tis_per_dag is not None or task.max_active_tis_per_dagrun is not None
+        signature = (task.pool, task.pool_slots, task.queue, task.task_id if has_limits else "")
+        group = run.groups.get(signature)
+        if group is None:
+            name = self.routing.queues.get(task.queue)
+            if name is not None:
+                executor = self.executor(name)
+            else:
+                executor = self._unrouted.setdefault(task.queue, Semaphore("queue", task.queue, 0))
+            own, of_dag = self._own_slots(run, task), self._dag_slots(run, task)
+            slots = ((self.pool(task.pool), task.pool_slots), (executor, 1), (self.parallelism, 1))
+            key: tuple[object, ...] = (task.pool, task.pool_slots, task.queue)
+            if task.max_active_tis_per_dag is not None:
+                lane = self.admission.lane((*key, run.row.dag_id, task.task_id), (*of_dag, *slots))
+            elif self.limits.max_active_tasks_per_dag_total is not None:
+                lane = self.admission.lane((*key, run.row.dag_id), (*of_dag, *slots))
+            else:
+                lane = self.admission.lane(key, slots)
+            group = run.groups[signature] = Group(run, signature, own, (*own, *of_dag, *slots), lane)
+        return group
 
-    def slots(self, run: Run | None, pool: str, pool_slots: int, executor: Semaphore) -> Needs:
-        """From the narrowest to the widest, so that a refusal is found where the fewest wait."""
-        own = ((run.slots, 1), (self.dag(run.row.dag_id).total, 1)) if run is not None else ()
-        return (*own, (self.pool(pool), pool_slots), (executor, 1), (self.parallelism, 1))
+    def holds(self, run: Run | None, row: AttemptRow) -> Needs:
+        """What a live attempt that is read back has taken."""
+        slots = ((self.pool(row.pool), row.pool_slots), (self.executor(row.executor), 1), (self.parallelism, 1))
+        if run is None:
+            return slots
+        task = run.plan.tasks[run.plan.index_of[row.task_id]].spec
+        return (*self._own_slots(run, task), *self._dag_slots(run, task), *slots)
 
-    def lane(self, run: Run, signature: tuple[str, int, str], needs: Needs) -> Lane:
-        """One per signature; one per DAG and signature when DAGs are limited over all their runs."""
-        if self.limits.max_active_tasks_per_dag_total is None:
-            return self.admission.lane(signature, needs[2:])
-        return self.admission.lane((run.row.dag_id, *signature), needs[1:])
+    # What a task needs, from the narrowest to the widest, so that a refusal is found where the fewest wait.
+
+    def _own_slots(self, run: Run, task: TaskSpec) -> Needs:
+        limit = task.max_active_tis_per_dagrun
+        if limit is None:
+            return ((run.slots, 1),)
+        slots = run.task_slots.get(task.task_id)
+        if slots is None:
+            scope = f"task {task.task_id} of run {run.row.dag_id}/{run.row.run_id}"
+            slots = run.task_slots[task.task_id] = Semaphore("max_active_tis_per_dagrun", scope, limit)
+        return ((slots, 1), (run.slots, 1))
+
+    def _dag_slots(self, run: Run, task: TaskSpec) -> Needs:
+        dag = self.dag(run.row.dag_id)
+        if task.max_active_tis_per_dag is None:
+            return ((dag.total, 1),)
+        slots = dag.task_slots.get(task.task_id)
+        if slots is None:
+            scope = f"task {task.task_id} of DAG {dag.dag_id}"
+            slots = dag.task_slots[task.task_id] = Semaphore("max_active_tis_per_dag", scope, UNLIMITED)
+            self._limit_task(dag, task.task_id, slots)
+        return ((slots, 1), (dag.total, 1))
 
     def resize(self, semaphore: Semaphore, limit: int) -> None:
         semaphore.limit = limit
@@ -84,6 +122,19 @@ class Quota:
         plan = self.current.get(dag.dag_id) or (dag.queued[0].plan if dag.queued else None)
         own = plan.spec.max_active_runs if plan is not None else None
         dag.active_runs.limit = own if own is not None else self.limits.max_active_runs_per_dag
+        for task_id, slots in dag.task_slots.items():
+            self._limit_task(dag, task_id, slots)
+
+    def _limit_task(self, dag: DagState, task_id: str, slots: Semaphore) -> None:
+        """The current version says it; of a vanished DAG, the newest version that a run still has."""
+        plan = self.current.get(dag.dag_id)
+        if plan is None:
+            plan = max((run.plan for run in dag.live.values()), key=lambda each: each.version.key, default=None)
+        index = plan.index_of.get(task_id) if plan is not None else None
+        own = plan.tasks[index].spec.max_active_tis_per_dag if plan is not None and index is not None else None
+        limit = own if own is not None else UNLIMITED
+        if slots.limit != limit:
+            self.resize(slots, limit)
 
     def apply_dag_limits(self, dag: DagState) -> None:
         self.limit_active_runs(dag)
@@ -93,13 +144,7 @@ class Quota:
     # ---- waiting --------------------------------------------------------------------------------------------------
 
     def wait_for_slots(self, instance: Instance) -> None:
-        run, spec = instance.run, instance.task.spec
-        signature = (spec.pool, spec.pool_slots, spec.queue)
-        group = run.groups.get(signature)
-        if group is None:
-            needs = self.needs(run, *signature)
-            group = run.groups[signature] = Group(run, signature, needs, self.lane(run, signature, needs))
-        self.admission.wait(instance, group)
+        self.admission.wait(instance, self.group(instance.run, instance.task.spec))
 
     def requeue(self, runs: Iterable[Run]) -> None:
         """Queues may be served by other executors now: everybody who waits does so under the new needs."""
@@ -109,7 +154,8 @@ class Quota:
             self.admission.leave(instance)
         for run in runs:  # also where nobody waits just now: the next one must find the new needs
             run.groups.clear()
-            run.slots.parked.clear()
+            for semaphore in (run.slots, *run.task_slots.values()):
+                semaphore.parked.clear()
         self.admission.forget_lanes()
         for instance in waiting:
             self.wait_for_slots(instance)

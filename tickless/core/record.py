@@ -14,7 +14,7 @@ from tickless.model.schedule import Interval
 from tickless.model.state import EndReason, RunState, TaskState
 
 if TYPE_CHECKING:
-    from tickless.core.admission import Group, Semaphore
+    from tickless.core.admission import Group, Semaphore, Signature
 
 
 class Run:
@@ -35,6 +35,7 @@ class Run:
         "started_at",
         "state",
         "tallies",
+        "task_slots",
     )
 
     def __init__(self, row: RunRow, plan: DagPlan, slots: Semaphore) -> None:
@@ -51,7 +52,8 @@ class Run:
         self.instances: dict[tuple[int, int], Instance] = {}  # unfinished, by (task index, map index)
         self.counts = [UpstreamCounts() for _ in plan.tasks]  # finished direct upstream, per task
         self.tallies: dict[int, dict[TaskState, int]] = {}  # finished instances, per task
-        self.groups: dict[tuple[str, int, str], Group] = {}  # waiting groups, by (pool, pool_slots, queue)
+        self.groups: dict[Signature, Group] = {}  # waiting groups
+        self.task_slots: dict[str, Semaphore] = {}  # max_active_tis_per_dagrun, by task
 
     @property
     def key(self) -> RunKey:
@@ -277,9 +279,11 @@ class DagState:
         "is_paused",
         "last",
         "last_number",
+        "live",
         "queued",
         "schedule_problem",
         "scheduled_since",
+        "task_slots",
         "total",
     )
 
@@ -287,6 +291,8 @@ class DagState:
         self.dag_id = dag_id
         self.active_runs = active_runs
         self.total = total  # max_active_tasks_per_dag_total
+        self.task_slots: dict[str, Semaphore] = {}  # max_active_tis_per_dag, by task
+        self.live: dict[RunKey, Run] = {}  # its unfinished runs
         self.queued: deque[Run] = deque()  # oldest first
         self.last_number = 0  # number of its newest version
         self.is_paused = False

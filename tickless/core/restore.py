@@ -75,7 +75,7 @@ class Restore:
         if instance is not None and instance.attempt_id != row.attempt_id:
             instance = None
         run = self.runs.runs.get(row.run)
-        holds = self.quota.slots(run, row.pool, row.pool_slots, self.quota.executor(row.executor))
+        holds = self.quota.holds(run, row)
         for semaphore, weight in holds:
             semaphore.take(weight)
         attempt = self.attempts.attempts[row.attempt_id] = Attempt(row, instance, holds)

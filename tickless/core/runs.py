@@ -160,6 +160,7 @@ class Runs:
         """From now on it is one of the unfinished runs."""
         row = run.row
         self.runs[row.key] = run
+        self._quota.dag(row.dag_id).live[row.key] = run
         self._run_ids.add((row.dag_id, row.run_id))
         if row.idempotency_key is not None:
             self._run_of_key[row.idempotency_key] = row.key
@@ -218,6 +219,7 @@ class Runs:
         if run.row.idempotency_key is not None:
             self._run_of_key.pop(run.row.idempotency_key, None)
         dag = self._quota.dag(run.row.dag_id)
+        del dag.live[run.key]
         if was_running:
             dag.active_runs.give_back(1)
         elif run in dag.queued:

@@ -57,6 +57,9 @@ class TaskSpec:
     execution_timeout_seconds: float | None = None
     pool: str = DEFAULT_POOL
     pool_slots: int = 1
+    max_active_tis_per_dag: int | None = None
+    """Instances of this task at once, over all runs of its DAG; None = no limit."""
+    max_active_tis_per_dagrun: int | None = None
     priority_weight: int = DEFAULT_PRIORITY_WEIGHT
     queue: str = DEFAULT_QUEUE
     isolation: Isolation = Isolation.FORK
@@ -191,6 +194,12 @@ def _check_task(dag_id: str, task: TaskSpec) -> None:
             raise UserError(f"{where}: {name} is {value}, but must be at least {least}")
     if task.execution_timeout_seconds is not None and task.execution_timeout_seconds <= 0:
         raise UserError(f"{where}: execution_timeout is {task.execution_timeout_seconds} s, but must be above 0")
+    for name, limit in (
+        ("max_active_tis_per_dag", task.max_active_tis_per_dag),
+        ("max_active_tis_per_dagrun", task.max_active_tis_per_dagrun),
+    ):
+        if limit is not None and limit < 1:
+            raise UserError(f"{where}: {name} is {limit}, but must be at least 1")
     if task.max_retry_delay_seconds is not None and task.max_retry_delay_seconds <= 0:
         raise UserError(f"{where}: max_retry_delay is {task.max_retry_delay_seconds} s, but must be above 0")
     if not MIN_PRIORITY <= task.priority_weight <= MAX_PRIORITY:
