@@ -231,8 +231,10 @@ class Admission:
                 semaphore.take(weight)
             instance = heapq.heappop(group.members)[1]
             instance.group = None
-            for each in group.run.groups.values() if group.run.slots.refuses(1, None) else (group,):
-                self._place(each)
+            self._place(group)  # first: others of its run may stand in its lane, whose head must not be empty
+            if group.run.slots.refuses(1, None):
+                for each in group.run.groups.values():
+                    self._place(each)
             return instance, group.needs
         return None
 
