@@ -10,6 +10,9 @@ CONTROL = "tickless/core/control.py"
 QUOTA = "tickless/core/quota.py"
 RESTORE = "tickless/core/restore.py"
 RUNS = "tickless/core/runs.py"
+REVISION = "tickless/core/revision.py"
+DESK = "tickless/daemon/revisiondesk.py"
+REVISED = "tests/unit/core/test_revision.py::"
 SCHEDULES = "tickless/core/schedules.py"
 ADMISSION = "tickless/core/admission.py"
 READINESS = "tickless/core/readiness.py"
@@ -238,5 +241,42 @@ SABOTAGES = [
         old="_WITHOUT_PROCESS = frozenset({TaskState.NONE, TaskState.SCHEDULED, TaskState.UP_FOR_RETRY})",
         new="_WITHOUT_PROCESS = frozenset({TaskState.NONE})",
         tests=("tests/unit/core/test_choice.py::test_a_task_that_is_not_followed_is_skipped_whatever_its_rule",),
+    ),
+    Sabotage(
+        name="cleared_task_is_not_stopped",
+        file=REVISION,
+        old="            self._attempts.stop_to(attempt, EndReason.CLEARED)\n",
+        new="",
+        tests=(MACHINE, REVISED + "test_a_cleared_running_task_runs_again_only_after_its_process_has_ended"),
+    ),
+    Sabotage(
+        name="cleared_task_still_counts_as_finished",
+        file=REVISION,
+        old="        run.untally(instance.task.index, row.state)\n        run.instances[",
+        new="        run.instances[",
+        tests=(MACHINE, REVISED + "test_a_cleared_task_of_a_finished_run_runs_again_and_its_downstream_with_it"),
+    ),
+    Sabotage(
+        name="end_of_a_cleared_attempt_counts",
+        file=ATTEMPTS,
+        old="        if instance.state is TaskState.RESTARTING and run.cancel_requested_at is None:\n",
+        new="        if False:\n",
+        tests=(REVISED + "test_even_a_success_that_came_before_the_stop_is_not_taken_for_one",),
+    ),
+    Sabotage(
+        name="rows_that_are_behind_are_believed",
+        file=REVISION,
+        old="            elif row.state not in FINISHED_TASK_STATES:\n",
+        new="            elif False:\n",
+        tests=(REVISED + "test_rows_that_are_behind_change_nothing",),
+    ),
+    Sabotage(
+        name="cursor_not_committed_with_its_slice",
+        file=DESK,
+        old="                        along=tuple(along),\n",
+        new="                        along=tuple(along) if is_last else (),\n",
+        tests=(
+            "tests/scenario/test_revision.py::test_a_daemon_killed_in_the_middle_of_a_wide_clear_goes_on_where_it_was",
+        ),
     ),
 ]

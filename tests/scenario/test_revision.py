@@ -56,8 +56,9 @@ def test_a_running_task_is_stopped_and_then_run_again_or_taken_for_done() -> Non
         stage.cli("task", "mark", "success", run, "a", "--yes")
         stage.wait_state(run, "b", "running")
         assert stage.task(run, "a")["state"] == "success"
-        stage.open(run, "b")
-        assert stage.end(run) == "success"
+        stage.cli("run", "cancel", run)
+        assert stage.end(run) == "failed"
+        assert [each["action"] for each in stage.cli("audit", "list").json] == ["cancel", "mark", "clear"]
         stage.assert_clean_log()
 
 

@@ -230,14 +230,14 @@ class FakeBackend:
         self._check()
         return self.reader.settings.epoch
 
-    async def cancel_run(self, run: RunKey) -> None:
+    async def cancel_run(self, run: RunKey, actor: str) -> None:
         self._check()
         row = self.reader.run_rows[run]
         if row.state in FINISHED_RUN_STATES:
             raise Refused(f"run {run} is finished: {row.state}")
         self.reader.run_rows[run] = replace(row, cancel_requested_at=START)
 
-    async def pause_dag(self, dag_id: str, *, is_paused: bool) -> None:
+    async def pause_dag(self, dag_id: str, *, is_paused: bool, actor: str) -> None:
         self._check()
         if dag_id not in self.reader.dag_ids:
             raise NotFound(f"there is no DAG {dag_id!r}")
@@ -260,7 +260,7 @@ class FakeBackend:
     async def preview(self, kind: str, payload: str) -> Preview:
         return Preview(tasks=1, runs=1, first=tuple(self.reader.instance_rows.values())[:1])
 
-    async def set_pool(self, name: str, slots: int) -> None:
+    async def set_pool(self, name: str, slots: int, actor: str) -> None:
         self._check()
         self.reader.pool_sizes[name] = slots
 

@@ -130,7 +130,7 @@ class Backend(Protocol):
         """Start a run of the current version, or find the one that has this idempotency key (also a finished one)."""
         ...
 
-    async def cancel_run(self, run: RunKey) -> None:
+    async def cancel_run(self, run: RunKey, actor: str) -> None:
         """Refused when the run is finished."""
         ...
 
@@ -142,9 +142,9 @@ class Backend(Protocol):
         """What `alter` would change now."""
         ...
 
-    async def set_pool(self, name: str, slots: int) -> None: ...
+    async def set_pool(self, name: str, slots: int, actor: str) -> None: ...
 
-    async def pause_dag(self, dag_id: str, *, is_paused: bool) -> None:
+    async def pause_dag(self, dag_id: str, *, is_paused: bool, actor: str) -> None:
         """Pause or unpause a DAG. NotFound for one that was never known."""
         ...
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from collections import Counter
@@ -18,6 +19,8 @@ from tickless.core.commands import CancelRun, PauseDag, RunStarted, SetPool, Sta
 from tickless.core.runs import run_id_taken
 from tickless.core.explain import explain_run, explain_schedule, explain_task
 from tickless.daemon.layouts import Layouts
+from tickless.core.decision import Write
+from tickless.model.row import EventRow
 from tickless.daemon.scheduler import Scheduler
 from tickless.daemon.secrets import Secrets
 from tickless.daemon.signals import StopKind
@@ -108,8 +111,8 @@ class DaemonBackend:
         assert started is not None
         return started
 
-    async def cancel_run(self, run: RunKey) -> None:
-        await self._scheduler.decide(CancelRun(run=run))
+    async def cancel_run(self, run: RunKey, actor: str) -> None:
+        await self._scheduler.decide(CancelRun(run=run), self._event(actor, "cancel", run=run))
 
     async def alter(self, kind: str, payload: str, actor: str) -> Altered:
         if self._health.is_stopping:
@@ -119,11 +122,35 @@ class DaemonBackend:
     async def preview(self, kind: str, payload: str) -> Preview:
         return await self._scheduler.desk.preview(kind, payload)
 
-    async def set_pool(self, name: str, slots: int) -> None:
-        await self._scheduler.decide(SetPool(name=name, slots=slots))
+    async def set_pool(self, name: str, slots: int, actor: str) -> None:
+        event = self._event(actor, "set_pool", detail={"pool": name, "slots": slots})
+        await self._scheduler.decide(SetPool(name=name, slots=slots), event)
 
-    async def pause_dag(self, dag_id: str, *, is_paused: bool) -> None:
-        await self._scheduler.decide(PauseDag(dag_id=dag_id) if is_paused else UnpauseDag(dag_id=dag_id))
+    async def pause_dag(self, dag_id: str, *, is_paused: bool, actor: str) -> None:
+        event = self._event(actor, "pause" if is_paused else "unpause", dag_id=dag_id)
+        await self._scheduler.decide(PauseDag(dag_id=dag_id) if is_paused else UnpauseDag(dag_id=dag_id), event)
+
+    def _event(
+        self,
+        actor: str,
+        action: str,
+        *,
+        dag_id: str | None = None,
+        run: RunKey | None = None,
+        detail: dict[str, str | int] | None = None,
+    ) -> Write:
+        """A line of the audit, for the commit of what it tells of."""
+        live = self._scheduler.engine.runs.get(run) if run is not None else None
+        return Write(
+            EventRow(
+                at=self._clock.now(),
+                actor=actor,
+                action=action,
+                dag_id=live.row.dag_id if live is not None else dag_id,
+                run=run,
+                detail=json.dumps(detail or {}),
+            )
+        )
 
     async def layout(self, version: VersionRow) -> Layout:
         return await self._layouts.get(version)

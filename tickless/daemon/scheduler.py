@@ -99,13 +99,13 @@ class Scheduler:
         """The engine of the present term, to look at. Raises Unavailable while there is none."""
         return self.term.engine
 
-    async def decide(self, command: Input) -> RunStarted | None:
-        """Decide, and return when it is committed. Raises what refuses it, or Unavailable when the outcome is open."""
+    async def decide(self, command: Input, *along: Write) -> RunStarted | None:
+        """Decide, commit it together with `along`, and return when it is committed. Raises what refuses it, or Unavailable when the outcome is open."""
         term = self.term
         if term.backlog_rows > MAX_BACKLOG_ROWS:
             raise Unavailable("the scheduler has more to write than Postgres takes", hint="Try again in a moment.")
         reply: asyncio.Future[RunStarted | None] = asyncio.get_running_loop().create_future()
-        term.offer(command, reply)
+        term.offer(command, reply, along)
         return await reply
 
     def offer(self, event: Input) -> None:

@@ -134,8 +134,14 @@ class Term:
 
     # ---- deciding -------------------------------------------------------------------------------------------------
 
-    def offer(self, event: Input, reply: asyncio.Future[RunStarted | None] | None = None) -> None:
-        """Decide what follows from the event. A refusal goes to `reply`, or is raised when there is none."""
+    def offer(
+        self,
+        event: Input,
+        reply: asyncio.Future[RunStarted | None] | None = None,
+        along: Sequence[Write] = (),
+    ) -> None:
+        """Decide what follows from the event. A refusal goes to `reply`, or is raised when there is none. `along` is
+        written in the same commit."""
         if self.is_over or self._failure is not None:
             raise Unavailable("the scheduler is reloading its state", hint="Try again in a moment.")
         if isinstance(event, events.DagParsed) and event.hash in self._poison.dags:
@@ -159,6 +165,7 @@ class Term:
                 _fail(reply, InvariantBroken(f"internal error: {error!r}"))
             self._has_work.set()
             return
+        decision.writes.extend(along)
         self._append(Entry(event, decision, reply))
 
     def adopt(self, entry: Entry) -> None:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 
 from tickless.api.access import Access, access
 from tickless.api.base import Backend
-from tickless.api.context import BackendOf, page_size
+from tickless.api.context import ActorOf, BackendOf, page_size
 from tickless.api.views import DagView, GraphView, ImportErrorView, Page, ReasonView, SlotView
 from tickless.errors import NotFound
 from tickless.store.reader import DagInfo
@@ -62,16 +62,16 @@ async def why_not_scheduled(backend: BackendOf, dag_id: str) -> Page[ReasonView]
 
 
 @router.post("/dags/{dag_id}/pause", **access(Access.OPERATE))
-async def pause_dag(backend: BackendOf, dag_id: str) -> DagView:
+async def pause_dag(backend: BackendOf, actor: ActorOf, dag_id: str) -> DagView:
     """No run of it starts and no task is sent off from now on; what runs goes on."""
-    await backend.pause_dag(dag_id, is_paused=True)
+    await backend.pause_dag(dag_id, is_paused=True, actor=actor)
     return _view(backend, await _find(backend, dag_id))
 
 
 @router.post("/dags/{dag_id}/unpause", **access(Access.OPERATE))
-async def unpause_dag(backend: BackendOf, dag_id: str) -> DagView:
+async def unpause_dag(backend: BackendOf, actor: ActorOf, dag_id: str) -> DagView:
     """It goes on. What was due meanwhile: the latest slot, or with catchup every one."""
-    await backend.pause_dag(dag_id, is_paused=False)
+    await backend.pause_dag(dag_id, is_paused=False, actor=actor)
     return _view(backend, await _find(backend, dag_id))
 
 

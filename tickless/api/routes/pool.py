@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from tickless.api.access import Access, access
-from tickless.api.context import BackendOf
+from tickless.api.context import ActorOf, BackendOf
 from tickless.api.views import Page, PoolView
 from tickless.model.dag import check_id
 
@@ -28,10 +28,10 @@ async def list_pools(backend: BackendOf) -> Page[PoolView]:
 
 
 @router.put("/pools/{name}", **access(Access.OPERATE))
-async def set_pool(backend: BackendOf, name: str, body: PoolBody) -> PoolView:
+async def set_pool(backend: BackendOf, actor: ActorOf, name: str, body: PoolBody) -> PoolView:
     """Create a pool or change its size. A smaller size drains: it stops nothing."""
     check_id("pool", name)
-    await backend.set_pool(name, body.slots)
+    await backend.set_pool(name, body.slots, actor)
     for info in await backend.reader.pools():
         if info.name == name:
             return PoolView.of(info)

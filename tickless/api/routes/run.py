@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tickless.api.access import Access, access
 from tickless.api.base import Backend
-from tickless.api.context import BackendOf, find_run, page_size
+from tickless.api.context import ActorOf, BackendOf, find_run, page_size
 from tickless.api.views import Page, RunStartedView, RunView
 from tickless.core.commands import StartRun
 from tickless.core.decision import AttemptEnded, RunChanged
@@ -91,10 +91,10 @@ async def show_run_by_id(backend: BackendOf, dag_id: str, run_id: str) -> RunVie
 
 
 @router.post("/runs/{run}/cancel", **access(Access.OPERATE))
-async def cancel_run(backend: BackendOf, run: int) -> RunView:
+async def cancel_run(backend: BackendOf, actor: ActorOf, run: int) -> RunView:
     """Stop what runs of it, skip the rest; it ends as failed."""
     await find_run(backend, run)
-    await backend.cancel_run(RunKey(run))
+    await backend.cancel_run(RunKey(run), actor)
     return await _view(backend, run)
 
 
