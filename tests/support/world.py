@@ -635,7 +635,12 @@ class World:
     def _check_one_alive(self) -> None:
         live = Counter(row.key for row in self.rows.live_attempts())
         assert not [key for key, count in live.items() if count > 1], "I1: two live attempts of one task"
-        won = Counter(row.key for row in self.rows.attempts.values() if row.state is AttemptState.SUCCESS)
+        won = Counter(
+            row.key
+            for row in self.rows.attempts.values()
+            # A success that came before the stop of a clear is not taken for one.
+            if row.state is AttemptState.SUCCESS and row.stop_reason is not EndReason.CLEARED
+        )
         again = [key for key, count in won.items() if count > 1 + self.reopened[key]]
         assert not again, "I1: two attempts of one task succeeded"
 
