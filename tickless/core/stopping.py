@@ -73,7 +73,11 @@ class Stopping:
         run = self._runs.runs.get(timer.run)
         due_at = timeout_at(run) if run is not None else None
         # A run that was cleared has started anew; the timer of its first start is still in the heap.
-        if run is not None and due_at is not None and due_at <= self._changes.now and run.may_schedule:
+        if run is None or due_at is None or not run.may_schedule:
+            return
+        if due_at > self._changes.now:
+            self.arm(run)  # of its first start, or the clock was set back meanwhile: it must not be lost
+        else:
             self.stop(run, f"dagrun_timeout: it has been running for {run.plan.spec.dagrun_timeout_seconds:g} s")
 
     def _task_failed(self, instance: Instance) -> None:
