@@ -93,3 +93,11 @@ def test_a_freed_slot_does_not_walk_over_those_who_wait() -> None:
     with mock.patch.object(Admission, "_next_lane", autospec=True, side_effect=Admission._next_lane) as tries:
         book.finish("1/a").expect("launch 2/a", "run 1 success")
     assert tries.call_count < 10
+
+
+def test_groups_of_one_run_in_one_lane() -> None:
+    tasks = {"b": {"max_active_tis_per_dagrun": 1, "priority": 9}}
+    book = Playbook("a; b", tasks=tasks, limits=Limits(dag_concurrency=1, parallelism=0))
+    book.start().expect()
+    book.reload(limits=Limits(dag_concurrency=1)).expect("launch b")
+    book.finish("b").expect("launch a")
