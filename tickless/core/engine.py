@@ -146,7 +146,7 @@ class Engine:
             case events.WorkContinued():
                 pass
             case events.TimePassed():
-                self._runs.agenda.append(self._ring(now))
+                self._runs.agenda.append(self._ring())
             case events.DagParsed():
                 self._versions.on_dag_parsed(event)
             case events.DagVanished():
@@ -196,8 +196,9 @@ class Engine:
 
     # ---- timers ---------------------------------------------------------------------------------------------------
 
-    def _ring(self, now: datetime) -> Iterator[None]:
-        for timer in self.timers.pop_due(now):
+    def _ring(self) -> Iterator[None]:
+        # By the clock of each step: set back meanwhile, what is armed anew by then must not be taken out again.
+        while (timer := next(self.timers.pop_due(self._changes.now), None)) is not None:
             self._on_timer(timer)
             yield
 

@@ -72,8 +72,8 @@ class Schedules:
 
     def slot_due(self, timer: SlotDue) -> None:
         dag = self._quota.dag(timer.dag_id)
-        if dag.armed_at is not None and dag.armed_at <= self._changes.now:  # else it was armed anew since
-            dag.armed_at = None
+        if dag.armed_at == timer.due_at:  # else it was armed anew since
+            dag.armed_at = None  # its entry is gone; if the clock was set back meanwhile, `look` makes another
             self.look(dag)
 
     def look_at_all(self) -> None:
@@ -180,7 +180,7 @@ class Schedules:
 
     def _arm(self, dag: DagState, at: datetime | None) -> None:
         if at is not None and at != dag.armed_at:
-            self._timers.arm(at, SlotDue(dag.dag_id))
+            self._timers.arm(at, SlotDue(dag.dag_id, at))
         dag.armed_at = at
 
     def _make_run(self, dag: DagState, spec: ScheduleSpec, slot: Slot) -> None:

@@ -41,6 +41,7 @@ class SlotDue:
     """The next slot of the DAG's schedule is due."""
 
     dag_id: str
+    due_at: datetime
 
 
 Timer = RetryDue | TimeoutDue | RunTimeoutDue | SlotDue

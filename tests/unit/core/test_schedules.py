@@ -341,3 +341,16 @@ def test_a_run_by_hand_for_a_date_has_the_interval_of_its_schedule() -> None:
         found = (row.data_interval_start, row.data_interval_end, row.run_after)
         days = (datetime(2026, 11, 19, tzinfo=UTC), datetime(2026, 11, 20, tzinfo=UTC))
         assert found == ((*days, None) if asked is not None else (None, None, None))
+
+
+def test_a_clock_that_is_set_back_while_the_timer_rings_loses_no_slot() -> None:
+    with mock.patch.object(engine_module, "AGENDA_SLICE", 1):
+        book = scheduled()
+        book.parse(make_dag("a", dag_id="other", schedule=MINUTELY))
+        book.clock.advance(30)
+        book.when(events.TimePassed(), drain=False)  # one of two slots is looked at
+        book.clock.advance(-20)
+        while book.engine.step(events.WorkContinued(), book.clock.now()).more:
+            pass
+        assert {dag.armed_at for dag in book.engine.dags.values()} == {START + timedelta(minutes=1)}
+        assert book.engine.timers.next_due_at() == START + timedelta(minutes=1)
