@@ -251,6 +251,7 @@ async def test_a_hanging_zygote_holds_up_no_end_that_is_on_record(world: World) 
     end = await world.sink.finished(order.attempt_id)
     assert end.output == '"waited"'
     assert is_alive(zygote)
+    os.kill(zygote, signal.SIGCONT)  # so that it sees the end of its launcher
 
 
 async def test_a_hanging_zygote_is_killed_when_only_it_knows_how_its_attempt_has_ended(world: World) -> None:

@@ -133,7 +133,7 @@ def test_it_may_go_while_no_daemon_runs(stage: Stage) -> None:
     (stage.dags / "goes.py").unlink()
     stage.open(run, "gate")
     stage.start()
-    assert stage.dag("goes") is None
+    stage.wait(lambda: stage.dag("goes") is None, "the end of the DAG")  # told when every file has been read
     assert stage.end(run) == "success"
     assert stage.log(run, "echoes") == "went\n"
 

@@ -274,7 +274,7 @@ def _check_limits(found: Findings, lines: Sequence[Line], rows: Rows, limits: Li
     limit_of = {("parallelism", None): limits.parallelism}
     for at, step, row in sorted(changes, key=lambda change: change[:2]):  # an end before a start at the same moment
         run, pool = ("dag_concurrency", row["dag_run_key"]), ("pool", row["pool"])
-        limit_of[run] = limits.max_active_tasks.get(dag_of[row["dag_run_key"]], limits.dag_concurrency)
+        limit_of[run] = limits.max_active_tasks.get(dag_of.get(row["dag_run_key"], ""), limits.dag_concurrency)
         limit_of[pool] = rows.pools.get(row["pool"], 0)
         for key, weight in ((("parallelism", None), 1), (run, 1), (pool, row["pool_slots"])):
             use[key] += step * weight
