@@ -24,7 +24,7 @@ from tests.support.world import World
 from tickless.core import engine as engine_module
 from tickless.core import events
 from tickless.core.commands import TaskVerb
-from tickless.model.dag import DagSpec, TaskKind, TaskSpec
+from tickless.model.dag import DagSpec, MappedOver, TaskKind, TaskSpec
 from tickless.model.limit import Limits, Routing
 from tickless.model.schedule import ScheduleKind, ScheduleSpec
 from tickless.model.state import AttemptState, TriggerRule
@@ -51,11 +51,25 @@ SAYS = st.sampled_from(
         {"skip_below": True},
         {"may_retry": False},
         {"xcoms": {"k": "1"}},
+        {"length": 2},
+        {"length": 3},
+        {"length": 0},
     )
 )
 """What a task says besides, in its report."""
 SEEN: Counter[str] = Counter()
 """What all examples together came to, for whoever tunes the rules."""
+
+
+@st.composite
+def _mapped(draw: st.DrawFn, upstream: list[int]) -> list[MappedOver]:
+    """Mostly not mapped; else over one or two literals or upstream tasks."""
+    if draw(st.sampled_from((True, True, False))):
+        return []
+    literals = st.builds(MappedOver, argument=st.just("x"), length=st.sampled_from((2, 1, 3, 0)))
+    over = st.sampled_from([MappedOver(argument="y", task_id=f"t{above}") for above in upstream] or [None])
+    sources = [draw(over) or draw(literals)]
+    return [*sources, draw(literals)] if draw(st.sampled_from((False, False, True))) else sources
 
 
 def _tasks(draw: st.DrawFn) -> Iterator[TaskSpec]:
@@ -67,6 +81,7 @@ def _tasks(draw: st.DrawFn) -> Iterator[TaskSpec]:
             kind=draw(st.sampled_from((TaskKind.PYTHON, TaskKind.PYTHON, TaskKind.PYTHON, TaskKind.EMPTY))),
             upstream=tuple(f"t{above}" for above in sorted(upstream)),
             trigger_rule=draw(rules),
+            mapped=tuple(draw(_mapped(upstream))),
             retries=draw(st.sampled_from((0, 0, 1, 2))),
             retry_delay_seconds=draw(st.sampled_from((10.0, 0.0, 300.0))),
             retry_exponential_backoff=draw(st.sampled_from((0.0, 2.0))),
@@ -123,6 +138,7 @@ LIMITS = st.builds(
     max_active_runs_per_dag=st.integers(1, 3),
     pool_ageing_seconds=st.sampled_from((60.0, 5.0)),
     max_lost_attempts=st.integers(0, 2),
+    max_map_length=st.sampled_from((100, 4)),
 )
 ROUTINGS = st.sampled_from(
     (

@@ -40,6 +40,15 @@ def picture(engine: Engine) -> dict[str, Any]:
             for run in runs
             for index, count in enumerate(run.counts)
         },
+        "maps": {
+            run.key: (
+                run.sizes,
+                run.upstream,
+                run.lengths,
+                {index: (each.length, each.upto) for index, each in run.expansions.items()},
+            )
+            for run in runs
+        },
         "tallies": {
             (run.key, index, state): count
             for run in runs

@@ -10,7 +10,7 @@
 
 A decision is asserted whole: what `expect` does not name must not have happened. Effects are told as text:
 `launch T`, `launch T try N`, `stop T for REASON`, `run STATE` (of an end), and, only when `acks=True`, `ack T`.
-T is a task id; with several runs `RUN/T` (runs count from 1). Each step is flushed at once, so a wrong guard in a
+T is a task id, `T[0]` an instance of a mapped task; with several runs `RUN/T` (runs count from 1). Each step is flushed at once, so a wrong guard in a
 write is a Conflict here, and `restart()` can throw the engine away at any moment.
 """
 
@@ -294,7 +294,8 @@ class Playbook:
         return not engine.runs and not engine.attempts and not any(each.used for each in semaphores)
 
     def label(self, key: TaskKey) -> str:
-        return key.task_id if len(self.store.runs) == 1 and key.run == 1 else f"{key.run}/{key.task_id}"
+        name = key.task_id if key.map_index == UNMAPPED else f"{key.task_id}[{key.map_index}]"
+        return name if len(self.store.runs) == 1 and key.run == 1 else f"{key.run}/{name}"
 
     def tell(self, effect: Effect, *, acks: bool) -> str | None:
         match effect:
@@ -343,5 +344,6 @@ class Playbook:
         return Outcome(self, decisions, self.clock.now())
 
     def _key(self, label: str) -> TaskKey:
-        run, _, task_id = label.rpartition("/")
-        return TaskKey(RunKey(int(run or 1)), TaskId(task_id), UNMAPPED)
+        run, _, name = label.rpartition("/")
+        task_id, _, index = name.partition("[")
+        return TaskKey(RunKey(int(run or 1)), TaskId(task_id), int(index[:-1]) if index else UNMAPPED)

@@ -90,5 +90,9 @@ def possible_verdicts(rule: TriggerRule, upstream: Sequence[TaskState]) -> set[s
     return {slow_verdict(rule, seen) for seen in _pasts(upstream)}
 
 
-def _pasts(upstream: Sequence[TaskState]) -> Iterator[tuple[TaskState, ...]]:
-    return product(*[(TaskState.NONE, state) if state in FINAL else (TaskState.NONE,) for state in upstream])
+def _pasts(upstream: Sequence[TaskState]) -> Iterator[list[TaskState]]:
+    """Which of them had ended does not matter, only how many in each state: a mapped task has many."""
+    states = [(state, upstream.count(state)) for state in FINAL]
+    for counts in product(*[range(count + 1) for _, count in states]):
+        past = [state for (state, _), count in zip(states, counts, strict=True) for _ in range(count)]
+        yield past + [TaskState.NONE] * (len(upstream) - len(past))

@@ -35,6 +35,7 @@ from tickless.model.row import (
     DagVanishedRow,
     InstanceRow,
     InstanceTally,
+    MapRow,
     PoolRow,
     RunRow,
     VersionRow,
@@ -136,6 +137,7 @@ class Rows:
     specs: dict[VersionKey, DagSpec] = field(default_factory=dict)
     current: dict[str, VersionKey] = field(default_factory=dict)
     dags: dict[str, DagRow] = field(default_factory=dict)
+    maps: dict[tuple[RunKey, str], MapRow] = field(default_factory=dict)
     choices: dict[TaskKey, dict[str, list[str]]] = field(default_factory=dict)
     """Task -> what it has chosen: {followed: direct downstream} or {skipped: anything below}."""
 
@@ -149,6 +151,7 @@ class Rows:
             {key: decode_spec(row.spec) for key, row in store.versions.items()},
             {dag_id: dag.version for dag_id, dag in store.dags.items() if dag.version is not None},
             dict(store.dag_states),
+            dict(store.maps),
             {key: json.loads(row.value) for (key, name), row in store.xcoms.items() if name == XCOM_CHOICE_KEY},
         )
 
@@ -157,8 +160,33 @@ class Rows:
         return next(task for task in dag.tasks if task.task_id == key.task_id)
 
     def upstream_states(self, key: TaskKey) -> list[TaskState]:
-        keys = [TaskKey(key.run, TaskId(above), UNMAPPED) for above in self.spec_of(key).upstream]
-        return [self.instances[each].state if each in self.instances else TaskState.NONE for each in keys]
+        """Of every upstream instance; what is not made or not expanded yet is one that is not finished."""
+        found = []
+        for above in self.spec_of(key).upstream:
+            states = [row.state for at, row in self.instances.items() if at[:2] == (key.run, above)]
+            found += states or [TaskState.NONE]
+        return found
+
+    def extent(self, key: TaskKey) -> int | str | None:
+        """How many instances a mapped task is to have, or why it fails or is skipped; None: that is not known yet."""
+        count = 1
+        for over in self.spec_of(key).mapped:
+            if over.length is not None:
+                count *= over.length
+                continue
+            states = [row.state for at, row in self.instances.items() if at[:2] == (key.run, over.task_id)]
+            if not states or not FINISHED_TASK_STATES.issuperset(states):
+                return None
+            above = TaskKey(key.run, TaskId(over.task_id or ""))
+            if self.spec_of(above).mapped:
+                count *= states.count(TaskState.SUCCESS)
+            elif states != [TaskState.SUCCESS]:
+                return "upstream_failed"
+            elif (above.run, above.task_id) not in self.maps:
+                return "failed"
+            else:
+                count *= self.maps[above.run, above.task_id].length
+        return count
 
     def is_chosen_against(self, key: TaskKey) -> bool:
         """Whether a task above has chosen that this one is not to run."""
@@ -465,6 +493,7 @@ class World:
         """Apply the writes to the rows as decided, and judge each."""
         rows, old_runs = self.rows, dict(self.rows.runs)
         changed: list[tuple[InstanceRow | None, InstanceRow]] = []
+        mapped: list[MapRow] = []
         for write in decision.writes:
             match write.row:
                 case RunRow() as run:
@@ -494,6 +523,9 @@ class World:
                     rows.attempts[attempt.attempt_id] = attempt
                 case XComRow(key=name) as xcom if name == XCOM_CHOICE_KEY:
                     rows.choices[TaskKey(xcom.run, xcom.task_id, xcom.map_index)] = json.loads(xcom.value)
+                case MapRow() as map_row:
+                    self._check_map(map_row)
+                    mapped.append(map_row)
                 case PoolRow() as pool:
                     rows.pools[pool.name] = pool
                 case VersionRow() as version:
@@ -503,6 +535,11 @@ class World:
                     rows.current.pop(vanished.dag_id)
                 case DagRow() as dag:
                     rows.dags[dag.dag_id] = dag
+        for map_row in mapped:
+            rows.maps[map_row.run, map_row.task_id] = map_row
+            if map_row.is_expanded:
+                gone = rows.instances.pop(TaskKey(map_row.run, map_row.task_id))
+                assert gone.state is TaskState.NONE
         for old, instance in changed:
             if instance.reason not in MARKS:
                 self._check_rule(old, instance)
@@ -544,8 +581,26 @@ class World:
             return
         if new.state is TaskState.SKIPPED and self.rows.is_chosen_against(new.key):
             return
+        if self.rows.spec_of(new.key).mapped:
+            extent = self.rows.extent(new.key)
+            if new.map_index != UNMAPPED:
+                assert isinstance(extent, int) and new.map_index < extent <= self.limits.max_map_length
+                assert RUN in possible_verdicts(rule, upstream), f"I2: {new.key} is expanded: {rule} of {upstream}"
+                return
+            is_over = isinstance(extent, int) and extent > self.limits.max_map_length
+            expected = TaskState.SKIPPED if extent == 0 else TaskState.FAILED if is_over else extent
+            if new.state == expected and RUN in possible_verdicts(rule, upstream):
+                return
         verdict = {TaskState.SKIPPED: SKIP, TaskState.UPSTREAM_FAILED: FAIL}.get(new.state, RUN)
         assert verdict in possible_verdicts(rule, upstream), f"I2: {new.key} is {new.state}: {rule} of {upstream}"
+
+    def _check_map(self, new: MapRow) -> None:
+        """A length is written once; a cursor never goes back, nor past what has rows."""
+        old = self.rows.maps.get((new.run, new.task_id))
+        if old is not None:
+            assert new.expanded_upto is not None and old.expanded_upto is not None, f"{old} is followed by {new}"
+            assert new.length == old.length and new.expanded_upto >= old.expanded_upto
+        self.counts["expanded"] += new.is_expanded
 
     def _check_choice(self, old: InstanceRow | None, new: InstanceRow) -> None:
         """What was chosen against, and had not begun, never does: it is skipped in the very commit of the choice."""
@@ -679,7 +734,9 @@ class World:
                 places = []
                 if instance.state is TaskState.NONE:
                     rule = instance.task.spec.trigger_rule
-                    assert slow_verdict(rule, rows.upstream_states(instance.key)) == WAIT, f"I3: {instance.key} sleeps"
+                    verdict = slow_verdict(rule, rows.upstream_states(instance.key))
+                    is_unknown = instance.task.spec.mapped and rows.extent(instance.key) is None
+                    assert verdict == WAIT or (verdict == RUN and is_unknown), f"I3: {instance.key} sleeps"
                     places.append("waits for upstream")
                 if instance.group is not None:
                     assert instance.state is TaskState.SCHEDULED

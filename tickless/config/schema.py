@@ -84,6 +84,13 @@ class LimitsSection(_Section):
         doc="A DAG is paused when this many of its runs have failed in a row, 0 = never; a DAG's own"
         " max_consecutive_failed_dag_runs comes first.",
     )
+    max_map_length: int = _key(
+        1024,
+        ge=1,
+        unit="task instances",
+        reload=Reload.LIVE,
+        doc="Instances of one mapped task in one run; a task that would have more fails.",
+    )
     pool_ageing_seconds: float = _key(
         60.0,
         ge=0,

@@ -175,6 +175,9 @@ class Attempts:
             if happening is Happening.SUCCEED and report is not None:
                 if report.output is not None:
                     self._hand_on(instance, XCOM_RETURN_KEY, report.output)
+                if instance.task.is_mapped_over and report.length is not None and not spec.mapped:
+                    run.lengths[instance.task.index] = report.length
+                    self._changes.touch_map(run, instance.task.index)
                 self._apply_choice(instance, report)
             self._runs.finish(instance, happening, None)
             if happening is Happening.FAIL:

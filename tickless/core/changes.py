@@ -27,6 +27,7 @@ class Changes:
         self._touched_runs: dict[Run, tuple[object, ...] | None] = {}
         self._touched_instances: dict[Instance, tuple[object, ...] | None] = {}
         self._touched_attempts: dict[Attempt, tuple[object, ...] | None] = {}
+        self._touched_maps: dict[tuple[Run, int], None] = {}
 
     def begin(self, now: datetime) -> None:
         """Forget the last step."""
@@ -34,6 +35,7 @@ class Changes:
         self._touched_runs.clear()
         self._touched_instances.clear()
         self._touched_attempts.clear()
+        self._touched_maps.clear()
         self.writes = []
         self.effects = []
         self.stale = 0
@@ -49,6 +51,8 @@ class Changes:
             writes.append(Write(instance.image(), expected, expected is None))
         for attempt, expected in self._touched_attempts.items():
             writes.append(Write(attempt.image(), expected, expected is None))
+        for run, index in self._touched_maps:
+            writes.append(Write(run.map_image(index)))
         decision.writes, decision.effects, decision.stale = writes, self.effects, self.stale
         return decision
 
@@ -76,6 +80,10 @@ class Changes:
     def touch_attempt(self, attempt: Attempt) -> None:
         if attempt not in self._touched_attempts:
             self._touched_attempts[attempt] = (attempt.state,)
+
+    def touch_map(self, run: Run, index: int) -> None:
+        """The length of what a task returned is known, or an expansion goes on."""
+        self._touched_maps[run, index] = None
 
     # ---- telling --------------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ Nothing here is stored: the engine is asked at the moment of the question, so th
 
 from __future__ import annotations
 
+import heapq
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -79,8 +80,9 @@ def explain_run(engine: Engine, run: Run, now: datetime) -> list[Reason]:
         *(TaskState.RUNNING, TaskState.RESTARTING, TaskState.QUEUED, TaskState.SCHEDULED, TaskState.UP_FOR_RETRY),
         TaskState.NONE,
     ]
-    unfinished = sorted(run.instances.values(), key=lambda i: (nearness.index(i.state), i.task.index, i.map_index))
-    for instance in unfinished[:20]:
+    for instance in heapq.nsmallest(
+        20, run.instances.values(), key=lambda i: (nearness.index(i.state), i.task.index, i.map_index)
+    ):
         reasons.extend(explain_task(engine, instance, now))
     return reasons
 
@@ -174,20 +176,32 @@ def _of_attempt(attempt: Attempt, now: datetime, about: Instance) -> Reason:
 def _of_upstream(instance: Instance) -> Reason:
     run, task = instance.run, instance.task
     counts = run.counts[task.index]
-    waiting = [
-        f"{spec.task_id} ({upstream.state if upstream is not None else 'not created'})"
-        for index in task.upstream
-        for spec in [run.plan.tasks[index].spec]
-        for upstream in [run.instances.get((index, UNMAPPED))]
-        if upstream is not None or run.created_upto <= index
-    ]
+    if run.is_expanding(task.index):
+        expansion = run.expansions[task.index]
+        return _reason(
+            "expanding", f"{expansion.upto:,} of its {expansion.length:,} instances are made so far.", instance
+        )
+    waiting = list(filter(None, (_waited_for(run, index) for index in task.upstream)))
+    size = run.upstream[task.index]
     names = ", ".join(waiting[:5]) + (f" and {len(waiting) - 5} more" if len(waiting) > 5 else "")
     return _reason(
         "upstream",
-        f"Its trigger rule is {task.spec.trigger_rule}; {counts.done} of {len(task.upstream)} upstream tasks are "
-        f"finished. It waits for {names}.",
+        f"Its trigger rule is {task.spec.trigger_rule}; {counts.done} of {size} upstream "
+        f"{'tasks' if len(task.upstream) == size else 'instances'} are finished. It waits for {names}.",
         instance,
     )
+
+
+def _waited_for(run: Run, index: int) -> str | None:
+    """An upstream task that is not finished, and how far it is."""
+    name, size = run.plan.tasks[index].spec.task_id, run.sizes.get(index)
+    if run.created_upto <= index:
+        return f"{name} (not created)"
+    if size is not None:
+        done = sum(run.tallies.get(index, {}).values())
+        return f"{name} ({done:,} of {size:,} instances are finished)" if done < size else None
+    upstream = run.instances.get((index, UNMAPPED))
+    return f"{name} ({upstream.state})" if upstream is not None else None
 
 
 def _of_semaphore(semaphore: Semaphore, weight: int, instance: Instance) -> Reason:

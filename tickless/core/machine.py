@@ -20,7 +20,7 @@ class Happening(StrEnum):
     ADMIT = "admit"  # got all its slots
     START = "start"  # its process passed the gate
     SUCCEED = "succeed"
-    FAIL = "fail"  # for good
+    FAIL = "fail"  # for good; or what it is mapped over is no good
     RETRY = "retry"  # failed with tries left
     SKIP = "skip"  # by trigger rule, its own wish, or that of a branch above
     FAIL_UPSTREAM = "fail_upstream"  # its trigger rule can never hold
@@ -47,6 +47,7 @@ _H = Happening
 TASK_MOVES: dict[tuple[TaskState, Happening], TaskState] = {
     (_S.NONE, _H.READY): _S.SCHEDULED,
     (_S.NONE, _H.PASS): _S.SUCCESS,
+    (_S.NONE, _H.FAIL): _S.FAILED,
     (_S.NONE, _H.SKIP): _S.SKIPPED,
     (_S.NONE, _H.FAIL_UPSTREAM): _S.UPSTREAM_FAILED,
     (_S.NONE, _H.CANCEL): _S.SKIPPED,

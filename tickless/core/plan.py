@@ -16,6 +16,10 @@ class TaskPlan:
     spec: TaskSpec
     upstream: tuple[int, ...]
     downstream: tuple[int, ...]
+    sources: tuple[int | None, ...] = ()
+    """Of a mapped task, for each thing that it is expanded over: the task that returns it, None for a literal."""
+    is_mapped_over: bool = False
+    """Some task is expanded over what this one returns, so its length is kept."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,11 +42,17 @@ def compile_plan(version: VersionRow, spec: DagSpec) -> DagPlan:
     for index, above in enumerate(upstream):
         for each in above:
             downstream[each].append(index)
+    sources = [
+        tuple(index_of[over.task_id] if over.task_id is not None else None for over in task.mapped)
+        for task in spec.tasks
+    ]
+    mapped_over = {source for each in sources for source in each}
     return DagPlan(
         version=version,
         spec=spec,
         tasks=tuple(
-            TaskPlan(index, task, upstream[index], tuple(downstream[index])) for index, task in enumerate(spec.tasks)
+            TaskPlan(index, task, upstream[index], tuple(downstream[index]), sources[index], index in mapped_over)
+            for index, task in enumerate(spec.tasks)
         ),
         index_of=index_of,
         leaves=tuple(index for index in range(len(spec.tasks)) if not downstream[index]),

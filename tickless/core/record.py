@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tickless.core.plan import DagPlan, TaskPlan
 from tickless.core.readiness import UpstreamCounts
 from tickless.model.id import UNMAPPED, AttemptId, RunKey, TaskId, TaskKey
-from tickless.model.row import AttemptRow, DagRow, InstanceRow, RunRow
+from tickless.model.row import AttemptRow, DagRow, InstanceRow, MapRow, RunRow
 from tickless.model.schedule import Interval
 from tickless.model.state import EndReason, RunState, TaskState
 
@@ -26,16 +26,20 @@ class Run:
         "counts",
         "created_upto",
         "ended_at",
+        "expansions",
         "frozen",
         "groups",
         "instances",
+        "lengths",
         "plan",
         "row",
+        "sizes",
         "slots",
         "started_at",
         "state",
         "tallies",
         "task_slots",
+        "upstream",
     )
 
     def __init__(self, row: RunRow, plan: DagPlan, slots: Semaphore) -> None:
@@ -54,6 +58,10 @@ class Run:
         self.tallies: dict[int, dict[TaskState, int]] = {}  # finished instances, per task
         self.groups: dict[Signature, Group] = {}  # waiting groups
         self.task_slots: dict[str, Semaphore] = {}  # max_active_tis_per_dagrun, by task
+        self.upstream = [len(task.upstream) for task in plan.tasks]  # direct upstream instances, per task
+        self.sizes: dict[int, int] = {}  # instances of a mapped task, once that is known; one until then
+        self.expansions: dict[int, Expansion] = {}  # of mapped tasks, from the first instance on
+        self.lengths: dict[int, int] = {}  # of what tasks returned that others are mapped over
 
     @property
     def key(self) -> RunKey:
@@ -89,9 +97,32 @@ class Run:
         for below in self.plan.tasks[index].downstream:
             self.counts[below].add(state, -1)
 
-    def upstream_of(self, index: int) -> int:
-        """How many direct upstream instances a task has."""
-        return len(self.plan.tasks[index].upstream)
+    def resize(self, index: int, size: int) -> None:
+        """A mapped task has this many instances: to its downstream each is one upstream."""
+        change = size - self.sizes.get(index, 1)
+        self.sizes[index] = size
+        for below in self.plan.tasks[index].downstream:
+            self.upstream[below] += change
+
+    def is_expanding(self, index: int) -> bool:
+        """Some instances of a mapped task are there, and more are to come."""
+        return index in self.expansions and (index, UNMAPPED) in self.instances
+
+    def of_task(self, index: int) -> list[Instance]:
+        """The unfinished instances of a task."""
+        expansion = self.expansions.get(index)
+        indexes = range(UNMAPPED, expansion.upto if expansion is not None else 0)
+        found = (self.instances.get((index, map_index)) for map_index in indexes)
+        return [instance for instance in found if instance is not None]
+
+    def map_image(self, index: int) -> MapRow:
+        expansion = self.expansions.get(index)
+        return MapRow(
+            run=self.row.key,
+            task_id=TaskId(self.plan.tasks[index].spec.task_id),
+            length=expansion.length if expansion is not None else self.lengths[index],
+            expanded_upto=expansion.upto if expansion is not None else None,
+        )
 
     def image(self) -> RunRow:
         row = self.row
@@ -117,6 +148,16 @@ class Run:
             cancel_reason=self.cancel_reason,
             previous_run=row.previous_run,
         )
+
+
+class Expansion:
+    """How far a mapped task is expanded. Until it is done, its instance without a map index stays, undecided."""
+
+    __slots__ = ("length", "upto")
+
+    def __init__(self, length: int, upto: int = 0) -> None:
+        self.length = length
+        self.upto = upto
 
 
 class Instance:

@@ -10,7 +10,7 @@ from tickless.core.changes import Changes
 from tickless.core.decision import Launch, StopAttempt
 from tickless.core.plan import compile_plan
 from tickless.core.quota import Quota
-from tickless.core.record import Attempt, Instance, Run
+from tickless.core.record import Attempt, Expansion, Instance, Run
 from tickless.core.runs import Runs
 from tickless.core.schedules import Schedules
 from tickless.core.snapshot import Snapshot
@@ -18,9 +18,9 @@ from tickless.core.stopping import Stopping
 from tickless.core.timers import RetryDue, TimerHeap
 from tickless.core.versions import Versions
 from tickless.model.dag import DagSpec
-from tickless.model.id import VersionKey
+from tickless.model.id import UNMAPPED, VersionKey
 from tickless.model.order import StopOrder
-from tickless.model.row import AttemptRow
+from tickless.model.row import AttemptRow, MapRow
 from tickless.model.state import AttemptState, EndReason, RunState, TaskState
 
 
@@ -62,6 +62,8 @@ class Restore:
         for instance_row in snapshot.instances:
             instance = Instance.of(runs.runs[instance_row.run], instance_row)
             instance.run.instances[instance.task.index, instance.map_index] = instance
+        for map_row in snapshot.maps:
+            self._map(map_row)
         for attempt_row in snapshot.attempts:
             self._attempt(attempt_row)
         for run in list(runs.runs.values()):
@@ -69,6 +71,16 @@ class Restore:
         for dag in quota.dags.values():
             runs.start_queued_runs(dag)
         self.schedules.look_at_all()
+
+    def _map(self, row: MapRow) -> None:
+        run = self.runs.runs[row.run]
+        index = run.plan.index_of[row.task_id]
+        if row.expanded_upto is None:
+            run.lengths[index] = row.length
+            return
+        run.expansions[index] = Expansion(row.length, row.expanded_upto)
+        is_stopped = not row.is_expanded and not run.is_expanding(index)
+        run.resize(index, row.expanded_upto + 1 if is_stopped else row.length)
 
     def _attempt(self, row: AttemptRow) -> None:
         instance = self.runs.instance(row.key)
@@ -112,4 +124,7 @@ class Restore:
             self.stopping.arm(run)
             waiting = tuple(i.task.index for i in run.instances.values() if i.state is TaskState.NONE)
             agenda.append(self.runs.evaluate(run, waiting))
+            agenda.extend(
+                self.runs.expand(run.instances[index, UNMAPPED]) for index in run.expansions if run.is_expanding(index)
+            )
         agenda.append(self.runs.create_instances(run))

@@ -64,6 +64,11 @@ class Revision:
         if run is None:
             assert command.finished_run is not None
             run = self._take_up(command.finished_run)
+        if any(task.spec.mapped for task in run.plan.tasks):
+            raise Refused(
+                f"DAG {run.row.dag_id!r} has mapped tasks; in its runs nothing can be cleared or marked in this release",
+                hint=f"`tickless run start {run.row.dag_id}` starts another run.",
+            )
         self._changes.writes.extend(Write(row) for row in command.along)
         # Those that are finished first: a run must not end while one of them is still to be changed.
         if command.verb is TaskVerb.CLEAR:

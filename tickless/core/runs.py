@@ -13,10 +13,11 @@ from tickless.core.changes import Changes
 from tickless.core.commands import RunStarted
 from tickless.core.decision import Write
 from tickless.core.machine import Happening, RunHappening, move, move_run
+from tickless.core.mapping import extent_of
 from tickless.core.plan import DagPlan
 from tickless.core.quota import Quota
 from tickless.core.readiness import Verdict, judge
-from tickless.core.record import DagState, Instance, Run
+from tickless.core.record import DagState, Expansion, Instance, Run
 from tickless.errors import NotFound, Refused, UserError
 from tickless.model.dag import TaskKind
 from tickless.model.id import UNMAPPED, RunKey, TaskKey
@@ -238,15 +239,22 @@ class Runs:
 
     def judge(self, instance: Instance) -> None:
         """Apply the trigger rule to an instance that waits for its upstream."""
-        if instance.state is not TaskState.NONE:
+        run, task = instance.run, instance.task
+        if instance.state is not TaskState.NONE or task.index in run.expansions:
             return
-        self._changes.focus = instance.run
+        self._changes.focus = run
         verdict = self._verdict(instance)
         if verdict is Verdict.WAIT:
             return
         if verdict is not Verdict.RUN:
             self.finish(instance, _HAPPENING_OF_VERDICT[verdict], None)
-        elif instance.task.spec.kind is TaskKind.EMPTY:
+        elif task.spec.mapped:
+            self._start_expansion(instance)
+        else:
+            self._begin(instance)
+
+    def _begin(self, instance: Instance) -> None:
+        if instance.task.spec.kind is TaskKind.EMPTY:
             self.finish(instance, Happening.PASS, None)
         else:
             self.schedule(instance)
@@ -257,7 +265,40 @@ class Runs:
 
     def _verdict(self, instance: Instance) -> Verdict:
         run, task = instance.run, instance.task
-        return judge(task.spec.trigger_rule, run.counts[task.index], run.upstream_of(task.index))
+        return judge(task.spec.trigger_rule, run.counts[task.index], run.upstream[task.index])
+
+    def _start_expansion(self, unexpanded: Instance) -> None:
+        """The trigger rule of a mapped task holds: expand it, if what it is mapped over is there and any good."""
+        run, task = unexpanded.run, unexpanded.task
+        extent = extent_of(run, task, self._quota.limits.max_map_length)
+        if extent.is_fault:
+            self.finish(unexpanded, Happening.FAIL, extent.reason)
+        elif extent.verdict is Verdict.RUN:
+            self._changes.touch_map(run, task.index)
+            run.expansions[task.index] = Expansion(extent.count)
+            run.resize(task.index, extent.count)
+            self.agenda.append(self.expand(unexpanded))
+        elif extent.verdict is not Verdict.WAIT:
+            self.finish(unexpanded, _HAPPENING_OF_VERDICT[extent.verdict], extent.reason)
+
+    def expand(self, unexpanded: Instance) -> Iterator[None]:
+        """Make the instances of a mapped task, one at a time; with the last one the unexpanded instance goes.
+
+        It stops where that was ended by something else (a cancel, the choice of a branch).
+        """
+        run, task = unexpanded.run, unexpanded.task
+        expansion, place = run.expansions[task.index], (task.index, UNMAPPED)
+        while run.may_schedule and run.instances.get(place) is unexpanded:
+            self._changes.focus = run
+            self._changes.touch_map(run, task.index)
+            instance = Instance(run, task, expansion.upto)
+            expansion.upto += 1
+            run.instances[task.index, instance.map_index] = instance
+            self._changes.new_instance(instance)
+            if expansion.upto == expansion.length:
+                del run.instances[place]
+            self._begin(instance)
+            yield
 
     def schedule(self, instance: Instance) -> None:
         """A new try: its trigger rule holds, or its retry is due."""
@@ -280,9 +321,9 @@ class Runs:
         while indices and run.created_upto <= max(indices):
             next(creation)
         for index in indices:
-            instance = run.instances.get((index, UNMAPPED))
-            if instance is not None and instance.state in _WITHOUT_PROCESS:
-                self.finish(instance, Happening.SKIP, reason)
+            for instance in run.of_task(index):
+                if instance.state in _WITHOUT_PROCESS:
+                    self.finish(instance, Happening.SKIP, reason)
 
     def reopen(self, instance: Instance, happening: Happening) -> None:
         """An instance without a live attempt waits for its upstream again, as if it had never run; for its tries
@@ -321,6 +362,9 @@ class Runs:
         if reason is not None:
             instance.reason = reason
         del run.instances[instance.task.index, instance.map_index]
+        expansion = run.expansions.get(instance.task.index)
+        if expansion is not None and instance.map_index == UNMAPPED:
+            run.resize(instance.task.index, expansion.upto + 1)  # no more instances come; this one stands for them
         run.tally(instance.task.index, after)
         if instance.task.downstream and run.may_schedule:
             self.agenda.appendleft(self.evaluate(run, instance.task.downstream))

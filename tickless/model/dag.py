@@ -41,6 +41,17 @@ class Isolation(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MappedOver:
+    """One thing that a mapped task is expanded over: a literal, known by its length, or what a task returns."""
+
+    argument: str
+    """Which argument its elements are for; empty: each element is a dict of arguments (`expand_kwargs`)."""
+    length: int | None = None
+    task_id: str | None = None
+    """Directly above in the graph."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskSpec:
     """One task as written. `command`, `env`, `cwd` are for bash; `inputs` names whose outputs its order must carry."""
 
@@ -67,6 +78,8 @@ class TaskSpec:
     """Task ids whose return values this task is given; each is above it in the graph."""
     input_keys: tuple[tuple[str, str], ...] = ()
     """(task id, key) of what other tasks push, and this task is given; the same holds of these."""
+    mapped: tuple[MappedOver, ...] = ()
+    """Not empty: a mapped task, with an instance for each element of the cross product of these, in this order."""
     command: str | None = None
     needs_runner: bool = False
     """Of a bash task: the DAG file makes its command when it runs (templates, `@task.bash`); else `command` is it."""
@@ -204,6 +217,9 @@ def _check_task(dag_id: str, task: TaskSpec) -> None:
         raise UserError(f"{where}: max_retry_delay is {task.max_retry_delay_seconds} s, but must be above 0")
     if not MIN_PRIORITY <= task.priority_weight <= MAX_PRIORITY:
         raise UserError(f"{where}: priority_weight {task.priority_weight} does not fit in 32 bits")
+    for over in task.mapped:
+        if (over.length is None) == (over.task_id is None) or over.task_id not in (None, *task.upstream):
+            raise UserError(f"{where}: it is mapped over {over}, which is neither a literal nor directly above it")
     if (task.kind is TaskKind.BASH) != (task.command is not None or task.needs_runner):
         raise UserError(f"{where}: a command goes with a bash task, and only with one")
 

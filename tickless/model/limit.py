@@ -22,6 +22,8 @@ class Limits:
     """A DAG is paused when this many of its runs have failed in a row; 0 = never."""
     pool_ageing_seconds: float = 60.0
     """After this wait the head of a pool reserves it: nothing behind it is admitted until it fits."""
+    max_map_length: int = 1024
+    """Most instances of one mapped task in one run; with more it fails."""
     max_lost_attempts: int = 3
     """Lost attempts of one try that are re-run by themselves; one more and the try fails."""
 

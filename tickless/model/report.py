@@ -35,6 +35,8 @@ class Finished:
     """Traceback or explanation, at most 16 KiB."""
     output: str | None = None
     """The return value as JSON text; None = nothing returned."""
+    length: int | None = None
+    """Of a return value that is a list or a dict: how many elements it has."""
     xcoms: Mapping[str, str] = field(default_factory=dict)
     """What was pushed besides, also by a task that failed: key -> JSON text."""
     may_retry: bool = True

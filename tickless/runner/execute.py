@@ -70,7 +70,7 @@ def _call(
     instance: TaskInstance,
     encoder: Encoder,
 ) -> Outcome | Command:
-    output = None
+    output = length = None
     try:
         value = function(inputs, instance)
         if order.kind is TaskKind.BASH:
@@ -79,6 +79,7 @@ def _call(
             if instance.multiple_outputs:
                 _push_items(instance, value)
             output = encoder.encode(RETURN_KEY, value)
+            length = len(value) if isinstance(value, list | tuple | dict) else None
     except NotJson as error:
         tell(str(error))
         return _failed(order, EndReason.OUTPUT_REFUSED, str(error))
@@ -97,6 +98,7 @@ def _call(
         reason=EndReason.EXITED,
         exit_code=0,
         output=output,
+        length=length,
         follow=instance.follow,
         skip_below=instance.skip_below,
     )

@@ -27,6 +27,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None = None
     output: str | None = None
     """The return value as JSON text."""
+    length: int | None = None
+    """Of a list or a dict: how many elements it has, for tasks that are mapped over it."""
     xcoms: dict[str, str] = {}
     """What was pushed besides: key -> JSON text. Together with the output at most MAX_OUTPUT_BYTES."""
     may_retry: bool = True
@@ -67,6 +69,7 @@ def _is_a_runners(outcome: Outcome) -> bool:
         outcome.state in _STATES
         and outcome.reason in _REASONS
         and (outcome.exit_code is None or 0 <= outcome.exit_code <= 255)
+        and (outcome.length is None or 0 <= outcome.length <= MAX_OUTPUT_BYTES)
         and not any("\0" in text for text in (outcome.output or "", *outcome.xcoms, *outcome.xcoms.values()))
     )
 
