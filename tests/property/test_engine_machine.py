@@ -67,8 +67,8 @@ def _mapped(draw: st.DrawFn, upstream: list[int]) -> list[MappedOver]:
     if draw(st.sampled_from((True, True, False))):
         return []
     literals = st.builds(MappedOver, argument=st.just("x"), length=st.sampled_from((2, 1, 3, 0)))
-    over = st.sampled_from([MappedOver(argument="y", task_id=f"t{above}") for above in upstream] or [None])
-    sources = [draw(over) or draw(literals)]
+    outputs = [MappedOver(argument="y", task_id=f"t{above}") for above in upstream]
+    sources = [draw(st.sampled_from(outputs) if outputs else literals)]
     return [*sources, draw(literals)] if draw(st.sampled_from((False, False, True))) else sources
 
 

@@ -10,8 +10,9 @@
 
 A decision is asserted whole: what `expect` does not name must not have happened. Effects are told as text:
 `launch T`, `launch T try N`, `stop T for REASON`, `run STATE` (of an end), and, only when `acks=True`, `ack T`.
-T is a task id, `T[0]` an instance of a mapped task; with several runs `RUN/T` (runs count from 1). Each step is flushed at once, so a wrong guard in a
-write is a Conflict here, and `restart()` can throw the engine away at any moment.
+T is a task id, `T[0]` an instance of a mapped task; with several runs `RUN/T` (runs count from 1). Each step is
+flushed at once, so a wrong guard in a write is a Conflict here, and `restart()` can throw the engine away at any
+moment.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ class Revision:
             run = self._take_up(command.finished_run)
         if any(task.spec.mapped for task in run.plan.tasks):
             raise Refused(
-                f"DAG {run.row.dag_id!r} has mapped tasks; in its runs nothing can be cleared or marked in this release",
+                f"DAG {run.row.dag_id!r} has mapped tasks: this release cannot clear or mark in its runs",
                 hint=f"`tickless run start {run.row.dag_id}` starts another run.",
             )
         self._changes.writes.extend(Write(row) for row in command.along)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -9,9 +10,11 @@ import pytest
 from tests.support.playbook import Playbook
 from tickless.core import engine as engine_module
 from tickless.core import events
+from tickless.core.commands import AlterTasks, TaskVerb
 from tickless.core.mapping import picks
+from tickless.errors import Refused
 from tickless.model.dag import MappedOver
-from tickless.model.id import UNMAPPED
+from tickless.model.id import UNMAPPED, RunKey
 from tickless.model.limit import Limits
 
 
@@ -118,7 +121,10 @@ def test_each_instance_is_one_upstream(rule: str, ends: list[str], state: str, i
 
 
 def test_over_a_mapped_task_there_is_one_instance_for_each_success() -> None:
-    tasks = {"a": {"mapped": (literal(3),)}, "b": {"mapped": (output("a"),), "trigger_rule": "all_done"}}
+    tasks: dict[str, dict[str, Any]] = {
+        "a": {"mapped": (literal(3),)},
+        "b": {"mapped": (output("a"),), "trigger_rule": "all_done"},
+    }
     book = Playbook("a >> b", tasks=tasks)
     book.start()
     book.finish("a[2]")
@@ -184,7 +190,10 @@ def test_a_cancel_in_the_middle_makes_no_more_instances() -> None:
 
 @pytest.mark.parametrize("is_restored", [False, True])
 def test_a_branch_that_skips_a_task_while_it_is_expanded_leaves_nobody_waiting(is_restored: bool) -> None:
-    tasks = {"b": {"mapped": (literal(50),), "trigger_rule": "one_success"}, "d": {"trigger_rule": "all_done"}}
+    tasks: dict[str, dict[str, Any]] = {
+        "b": {"mapped": (literal(50),), "trigger_rule": "one_success"},
+        "d": {"trigger_rule": "all_done"},
+    }
     with mock.patch.object(engine_module, "AGENDA_SLICE", 4):
         book = Playbook("[a, c] >> b >> d", tasks=tasks, limits=Limits(parallelism=2))
         book.start()
@@ -199,3 +208,12 @@ def test_a_branch_that_skips_a_task_while_it_is_expanded_leaves_nobody_waiting(i
             book.finish(label)
     assert book.state("d") == "queued"
     assert len(indexes(book, "b")) < 50
+
+
+def test_nothing_is_cleared_in_runs_with_mapped_tasks() -> None:
+    book = Playbook("a >> b", tasks={"b": {"mapped": (literal(2),)}})
+    book.start()
+    book.finish("a")
+    with pytest.raises(Refused, match="mapped tasks"):
+        book.when(AlterTasks(run=RunKey(1), verb=TaskVerb.CLEAR, rows=(book.row("a"),)))
+    assert book.state("a") == "success"
