@@ -226,6 +226,7 @@ class World:
         self.counts: Counter[str] = Counter()
         self.reopened: Counter[TaskKey] = Counter()  # how often a finished instance was cleared
         self.is_revising = False  # finished rows may change in this step
+        self.has_revised = False  # and what they became may not be committed yet
         self.restart()
 
     # ---- the shell ------------------------------------------------------------------------------------------------
@@ -344,9 +345,13 @@ class World:
         self.offer(commands.CancelRun(run=run))
 
     def alter(self, run: RunKey, verb: commands.TaskVerb, task_ids: list[str], *, is_behind: bool) -> None:
-        """Clear or mark tasks of a run, finished or not; with `is_behind` the rows are read before a flush."""
-        if not is_behind:
+        """Clear or mark tasks of a run, finished or not; with `is_behind` the rows are read before a flush.
+
+        What earlier alterations have decided is committed in any case: one desk works them off, one after the other.
+        """
+        if not is_behind or self.has_revised:
             self.flush()
+            self.has_revised = False
         row = self.store.runs.get(run)
         if row is None:
             return
@@ -369,6 +374,7 @@ class World:
         self.is_revising = True
         try:
             if self.offer(commands.AlterTasks(verb=verb, run=run, rows=tuple(chosen), finished_run=finished)):
+                self.has_revised = True
                 self.counts[f"{verb} of a {'finished' if finished else 'live'} run"] += 1
         finally:
             self.is_revising = False

@@ -56,7 +56,8 @@ class TaskVerb(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishedRun:
-    """What the engine has forgotten of a finished run, as committed."""
+    """What the engine has forgotten of a finished run, as committed; read after all earlier alterations are, for
+    nothing else changes it, and the engine cannot see that it is old."""
 
     row: RunRow
     version: VersionRow
