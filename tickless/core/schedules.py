@@ -70,6 +70,10 @@ class Schedules:
             self._write(dag)
         self.look(dag)
 
+    def version_gone(self, dag: DagState) -> None:
+        """The DAG has no current version any more; its timer, when it rings, finds nothing that it was armed for."""
+        dag.armed_at = None
+
     def slot_due(self, timer: SlotDue) -> None:
         dag = self._quota.dag(timer.dag_id)
         if dag.armed_at == timer.due_at:  # else it was armed anew since
