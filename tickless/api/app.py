@@ -10,7 +10,7 @@ from starlette.types import ASGIApp
 from tickless.api import problems
 from tickless.api.access import Access, access, check_every_route
 from tickless.api.base import Backend
-from tickless.api.routes import alteration, connection, daemon, dag, pool, run, secret, task, variable, why
+from tickless.api.routes import alteration, connection, daemon, dag, event, pool, run, secret, task, variable, why
 
 PREFIX = "/api/v1"
 MAX_BODY_BYTES = 1024 * 1024
@@ -32,7 +32,7 @@ def make_app(backend: Backend) -> FastAPI:
         title="tickless", version="1", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False
     )
     app.state.backend = backend
-    for noun in (dag, run, task, why, pool, secret, variable, connection, daemon, alteration):
+    for noun in (dag, run, task, why, pool, secret, variable, connection, daemon, alteration, event):
         app.include_router(noun.router, prefix=PREFIX)
     app.include_router(_schema, prefix=PREFIX)
     app.include_router(daemon.health)

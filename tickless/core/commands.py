@@ -26,6 +26,8 @@ class StartRun:
     idempotency_key: str | None = None
     request_id: int | None = None
     """The row of `trigger_request` that this comes from; it is marked done in the same commit."""
+    actor: str | None = None
+    """Who asks, for the audit; None: there is nobody to name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

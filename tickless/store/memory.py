@@ -108,6 +108,7 @@ class MemoryStore:
             conf=conf,
             logical_date=logical_date,
             idempotency_key=idempotency_key,
+            actor="sql:operator",
         )
         return number
 
@@ -257,7 +258,11 @@ class MemoryStore:
         self._answer(with_answer)
 
     def write_settings_now(
-        self, epoch: Epoch, rows: Sequence[SettingRow], request: tuple[AttemptId, int] | None = None
+        self,
+        epoch: Epoch,
+        rows: Sequence[SettingRow],
+        request: tuple[AttemptId, int] | None = None,
+        event: EventRow | None = None,
     ) -> bool:
         with_answer = self._begin()
         self._check_epoch(epoch)
@@ -290,6 +295,8 @@ class MemoryStore:
             live = {key for key, attempt in self.attempts.items() if attempt.state in LIVE_ATTEMPT_STATES}
             self.answered = {key: value for key, value in self.answered.items() if key in live}
             self.answered[request[0]] = (request[1], is_touched)
+        if event is not None and (is_touched or not rows):
+            self.events.append(event)
         self._answer(with_answer)
         return is_touched
 
@@ -413,9 +420,14 @@ class MemoryStore:
         return self.pull_xcoms_now(run, key, task_ids, map_indexes, most_bytes)
 
     async def write_settings(
-        self, epoch: Epoch, rows: Sequence[SettingRow], *, request: tuple[AttemptId, int] | None = None
+        self,
+        epoch: Epoch,
+        rows: Sequence[SettingRow],
+        *,
+        request: tuple[AttemptId, int] | None = None,
+        event: EventRow | None = None,
     ) -> bool:
-        return self.write_settings_now(epoch, rows, request)
+        return self.write_settings_now(epoch, rows, request, event)
 
     async def variable(self, key: str) -> VariableRow | None:
         return self.variables.get(key)

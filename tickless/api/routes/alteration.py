@@ -1,18 +1,17 @@
-"""Clear and mark: of tasks of one run, or of all runs that fit a filter. And the audit of who asked for what."""
+"""Clear and mark: of tasks of one run, or of all runs that fit a filter."""
 
 from __future__ import annotations
 
 import json
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict
 
 from tickless.api.access import Access, access
 from tickless.api.base import Backend
-from tickless.api.context import ActorOf, BackendOf, find_run, page_size
-from tickless.api.views import Page
+from tickless.api.context import ActorOf, BackendOf, find_run
 from tickless.model.state import RunState
 
 router = APIRouter(tags=["alterations"])
@@ -64,19 +63,6 @@ class AlteredView(BaseModel):
     """Runs that could not be changed, with why; the first of them."""
 
 
-class EventView(BaseModel):
-    """One line of the audit."""
-
-    id: int
-    at: datetime
-    actor: str
-    action: str
-    dag_id: str | None
-    run: int | None
-    task_id: str | None
-    detail: dict[str, Any]
-
-
 @router.post("/runs/{run}/clear", **access(Access.OPERATE))
 async def clear(backend: BackendOf, actor: ActorOf, run: int, body: ChoiceBody) -> AlteredView:
     """Run tasks again. What runs is stopped first; a run that was finished is queued again."""
@@ -99,31 +85,6 @@ async def clear_runs(backend: BackendOf, actor: ActorOf, dag_id: str, body: Runs
         if moment is not None:
             runs[name] = moment.isoformat()
     return await _alter(backend, actor, "clear", body, {"runs": runs})
-
-
-@router.get("/events", **access(Access.READ))
-async def list_events(
-    backend: BackendOf,
-    before: Annotated[int | None, Query(ge=1, lt=2**63)] = None,
-    limit: Annotated[int, Query(ge=1)] = 50,
-) -> Page[EventView]:
-    """Who asked for what, newest first."""
-    limit = page_size(limit)
-    found = await backend.reader.events(before=before, limit=limit)
-    items = [
-        EventView(
-            id=each.id,
-            at=each.row.at,
-            actor=each.row.actor,
-            action=each.row.action,
-            dag_id=each.row.dag_id,
-            run=each.row.run,
-            task_id=each.row.task_id,
-            detail=json.loads(each.row.detail),
-        )
-        for each in found
-    ]
-    return Page(items=items, next=str(items[-1].id) if len(items) == limit else None)
 
 
 async def _alter(backend: Backend, actor: str, kind: str, body: ChoiceBody, about: dict[str, Any]) -> AlteredView:

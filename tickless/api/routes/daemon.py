@@ -8,7 +8,7 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict
 
 from tickless.api.access import Access, access
-from tickless.api.context import BackendOf
+from tickless.api.context import ActorOf, BackendOf
 from tickless.api.views import StatusView
 
 router = APIRouter(tags=["daemon"])
@@ -37,9 +37,9 @@ async def status(backend: BackendOf) -> StatusView:
 
 
 @router.post("/stop", status_code=202, **access(Access.ADMIN))
-async def stop(backend: BackendOf, body: StopBody) -> StatusView:
+async def stop(backend: BackendOf, actor: ActorOf, body: StopBody) -> StatusView:
     """Begin to stop; it is done when the process has ended."""
-    await backend.stop(kill_tasks=body.kill_tasks)
+    await backend.stop(kill_tasks=body.kill_tasks, actor=actor)
     return StatusView(**asdict(backend.status()))
 
 

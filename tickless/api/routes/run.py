@@ -38,7 +38,9 @@ class StartRunBody(BaseModel):
 
 
 @router.post("/dags/{dag_id}/runs", status_code=201, **access(Access.OPERATE))
-async def start_run(backend: BackendOf, dag_id: str, body: StartRunBody, response: Response) -> RunStartedView:
+async def start_run(
+    backend: BackendOf, actor: ActorOf, dag_id: str, body: StartRunBody, response: Response
+) -> RunStartedView:
     """Start a run; answered when it is committed. 200 instead of 201: the idempotency key had started it before."""
     check_id("dag_id", dag_id)
     if body.run_id is not None and not body.run_id.isprintable():
@@ -52,6 +54,7 @@ async def start_run(backend: BackendOf, dag_id: str, body: StartRunBody, respons
             conf=_conf_text(body.conf),
             logical_date=body.logical_date,
             idempotency_key=body.idempotency_key,
+            actor=actor,
         )
     )
     if not started.is_new:

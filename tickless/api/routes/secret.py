@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
 from tickless.api.access import Access, access
-from tickless.api.context import BackendOf, page_size
+from tickless.api.context import ActorOf, BackendOf, page_size
 from tickless.api.views import ConnectionView, Page, VariableView
 
 router = APIRouter(tags=["secrets"])
@@ -56,6 +56,6 @@ async def open_connection(backend: BackendOf, conn_id: str) -> ConnectionView:
 
 
 @router.post("/secrets/rotate", **access(Access.ADMIN))
-async def rotate(backend: BackendOf) -> RotatedView:
+async def rotate(backend: BackendOf, actor: ActorOf) -> RotatedView:
     """Seal everything with a new key and forget the old one."""
-    return RotatedView(sealed=await backend.secrets.rotate())
+    return RotatedView(sealed=await backend.secrets.rotate(actor=actor))
