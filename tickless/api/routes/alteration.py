@@ -7,59 +7,65 @@ from datetime import datetime
 from typing import Any, Literal
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
 from tickless.api.access import Access, access
 from tickless.api.base import Backend
 from tickless.api.context import ActorOf, BackendOf, find_run
-from tickless.model.state import RunState
+from tickless.api.shape import Body, View
+from tickless.model.state import RunState, TaskState
 
 router = APIRouter(tags=["alterations"])
 
 
-class ChoiceBody(BaseModel):
+class ChoiceBody(Body):
     """Which tasks; none = all of the run."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    tasks: list[str] = []
+    tasks: list[str] = Field(default_factory=list)
     upstream: bool = False
+    """Also all tasks above those."""
     downstream: bool = False
+    """Also all tasks below those."""
     only_failed: bool = False
+    """Of these only what failed, or failed upstream."""
     dry_run: bool = False
     """Say what would be changed, and change nothing."""
 
 
 class MarkBody(ChoiceBody):
+    """Which tasks, and what becomes of them."""
+
     state: Literal["success", "failed"]
 
 
 class RunsBody(ChoiceBody):
     """Which runs of a DAG."""
 
-    states: list[RunState] = []
+    states: list[RunState] = Field(default_factory=list)
     since: datetime | None = None
     """Queued at or after this moment."""
     until: datetime | None = None
     """Queued before it."""
 
 
-class TaskRefView(BaseModel):
+class TaskRefView(View):
+    """A task instance in short."""
+
     run: int
     task_id: str
     map_index: int
-    state: str
+    state: TaskState
 
 
-class AlteredView(BaseModel):
+class AlteredView(View):
     """What has been changed, or would be."""
 
     tasks: int
     runs: int
     is_dry_run: bool
-    first: list[TaskRefView] = []
+    first: list[TaskRefView] = Field(default_factory=list)
     """Of a dry run: the first of them."""
-    refused: list[str] = []
+    refused: list[str] = Field(default_factory=list)
     """Runs that could not be changed, with why; the first of them."""
 
 
@@ -96,7 +102,7 @@ async def _alter(backend: Backend, actor: str, kind: str, body: ChoiceBody, abou
     if body.dry_run:
         found = await backend.preview(kind, payload)
         first = [
-            TaskRefView(run=row.run, task_id=row.task_id, map_index=row.map_index, state=row.state.value)
+            TaskRefView(run=row.run, task_id=row.task_id, map_index=row.map_index, state=row.state)
             for row in found.first
         ]
         return AlteredView(tasks=found.tasks, runs=found.runs, is_dry_run=True, first=first)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from tickless.api.access import Access, access
 from tickless.api.context import ActorOf, BackendOf, page_size
+from tickless.api.shape import Body
 from tickless.api.views import ConnectionView, Page
 from tickless.errors import NotFound, UserError
 from tickless.model.connection import ConnectionFields, from_dict, parse_connection
@@ -16,10 +17,8 @@ from tickless.model.connection import ConnectionFields, from_dict, parse_connect
 router = APIRouter(tags=["connections"])
 
 
-class ConnectionBody(BaseModel):
+class ConnectionBody(Body):
     """What a connection is set to: a `uri`, or fields."""
-
-    model_config = ConfigDict(extra="forbid")
 
     uri: str | None = None
     """Airflow's form: TYPE://LOGIN:PASSWORD@HOST:PORT/SCHEMA?KEY=VALUE."""

@@ -7,10 +7,10 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel
 
 from tickless.api.access import Access, access
 from tickless.api.context import BackendOf, page_size
+from tickless.api.shape import View
 from tickless.api.views import Page
 from tickless.errors import UserError
 from tickless.model.id import RunKey
@@ -19,7 +19,7 @@ from tickless.store.reader import EventInfo, EventQuery
 router = APIRouter(tags=["audit"])
 
 
-class EventView(BaseModel):
+class EventView(View):
     """One line of the audit."""
 
     id: int

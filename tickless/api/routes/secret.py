@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel
 
 from tickless.api.access import Access, access
 from tickless.api.context import ActorOf, BackendOf, page_size
+from tickless.api.shape import View
 from tickless.api.views import ConnectionView, Page, VariableView
 
 router = APIRouter(tags=["secrets"])
 
 
-class RotatedView(BaseModel):
+class RotatedView(View):
     """What a rotation of the key has done."""
 
     sealed: int

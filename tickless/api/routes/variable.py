@@ -5,20 +5,18 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict
 
 from tickless.api.access import Access, access
 from tickless.api.context import ActorOf, BackendOf, page_size
+from tickless.api.shape import Body
 from tickless.api.views import Page, VariableView
 from tickless.errors import NotFound
 
 router = APIRouter(tags=["variables"])
 
 
-class VariableBody(BaseModel):
+class VariableBody(Body):
     """What a variable is set to."""
-
-    model_config = ConfigDict(extra="forbid")
 
     value: str
     description: str | None = None
