@@ -590,7 +590,7 @@ class World:
         if self.rows.spec_of(new.key).mapped:
             extent = self.rows.extent(new.key)
             if new.map_index != UNMAPPED:
-                assert isinstance(extent, int) and new.map_index < extent <= self.limits.max_map_length
+                assert isinstance(extent, int) and new.map_index < extent
                 assert RUN in possible_verdicts(rule, upstream), f"I2: {new.key} is expanded: {rule} of {upstream}"
                 return
             is_over = isinstance(extent, int) and extent > self.limits.max_map_length
@@ -601,8 +601,11 @@ class World:
         assert verdict in possible_verdicts(rule, upstream), f"I2: {new.key} is {new.state}: {rule} of {upstream}"
 
     def _check_map(self, new: MapRow) -> None:
-        """A length is written once; a cursor never goes back, nor past what has rows."""
+        """A length is written once; a cursor never goes back, nor past what has rows. What has begun to be expanded
+        under one limit goes on under a lower one."""
         old = self.rows.maps.get((new.run, new.task_id))
+        if old is None and new.expanded_upto is not None:
+            assert new.length <= self.limits.max_map_length, f"{new} is longer than may be"
         if old is not None:
             assert new.expanded_upto is not None and old.expanded_upto is not None, f"{old} is followed by {new}"
             assert new.length == old.length and new.expanded_upto >= old.expanded_upto
