@@ -12,8 +12,10 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from tests.support.clock import VirtualClock
-from tests.support.playbook import Playbook
+from tests.support.playbook import Outcome, Playbook
+from tickless.api.watch import RunWatch
 from tickless.core.commands import RunStarted, StartRun
+from tickless.daemon import requests
 from tickless.daemon.requests import RequestDesk
 from tickless.daemon.secrets import Secrets
 from tickless.errors import NotFound, Unavailable
@@ -22,15 +24,17 @@ from tickless.executors.launcher_client import LauncherClient
 from tickless.executors.local import LocalExecutor
 from tickless.model.id import AttemptId, Epoch
 from tickless.model.setting import SettingRow
+from tickless.model.state import FINISHED_RUN_STATES, RunState
 from tickless.store.memory import MemoryStore
 from tickless.store.pool import ReadPool
-from tickless.store.reader import Reader
+from tickless.store.reader import Reader, RunInfo
 from tickless.store.vault import Vault
 from tickless.wire.request import (
     Answer,
     Ask,
     AttemptAnswer,
     AttemptRequest,
+    RunStateGet,
     TriggerRun,
     VariableDelete,
     VariableGet,
@@ -86,6 +90,14 @@ class Desk:
 
         self.store.write_settings = write_settings  # type: ignore[method-assign]  # a gate before the real one
         reader = Reader(ReadPool("postgresql://nowhere/"))
+        self.reads = 0
+
+        async def run_by_id(dag_id: str, run_id: str) -> RunInfo | None:
+            self.reads += 1
+            found = [row for row in self.store.runs.values() if (row.dag_id, row.run_id) == (dag_id, run_id)]
+            return RunInfo(row=found[0], version_number=1) if found else None
+
+        reader.run_by_id = run_by_id  # type: ignore[method-assign]  # the rows are in the store in memory
         self.secrets = Secrets(
             store=self.store,
             reader=reader,
@@ -95,6 +107,7 @@ class Desk:
             on_lost=lambda error: None,
         )
         executors: list[Executor] = [self.executor, self.other]
+        self.watch = RunWatch()
         self.desk = RequestDesk(
             engine=lambda: self.book.engine,
             executors=executors,
@@ -102,6 +115,7 @@ class Desk:
             reader=reader,
             secrets=self.secrets,
             start_run=self._start_run,
+            watch=self.watch,
             clock=Instantly(),
         )
 
@@ -249,3 +263,96 @@ async def test_values_of_the_own_run_are_pulled(desk: Desk) -> None:
         '[{"task_id":"a","map_index":-1,"value":{"n": 1}}]'
     )
     assert attempt_id != desk.attempt("b")
+
+
+class Waiting:
+    """The task `a` of the desk's run waits for the end of a second run."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        desk.book.start(run_id="second")
+        self.ask = RunStateGet(dag_id="dag", run_id="second", until=sorted(FINISHED_RUN_STATES))
+
+    async def begin(self) -> None:
+        self.desk.executor.ask(self.desk.attempt(), 1, self.ask)
+        await self.settle()
+        assert self.values == []
+
+    def release(self, outcome: Outcome) -> None:
+        """The daemon releases the effects of a step."""
+        for effect in outcome.effects:
+            self.desk.watch.publish(effect)
+            self.desk.desk.publish(effect)
+
+    async def settle(self) -> None:
+        for _ in range(50):
+            await checkpoint()
+
+    @property
+    def values(self) -> list[str]:
+        return [each.answer.error or each.answer.value for each in self.desk.executor.answers]
+
+
+async def test_who_waits_for_a_run_is_answered_by_the_commit_of_its_end(desk: Desk) -> None:
+    waiting = Waiting(desk)
+    await waiting.begin()
+    reads = desk.reads
+    waiting.release(desk.book.finish("2/a"))
+    await waiting.settle()
+    assert (waiting.values, desk.reads) == ([], reads), "the row is not read for what is no change of the run"
+    waiting.release(desk.book.finish("2/b", "failed"))
+    await waiting.settle()
+    assert waiting.values == ['"failed"']
+
+
+async def test_who_waits_holds_up_nobody(desk: Desk) -> None:
+    waiting = Waiting(desk)
+    desk.book.start()
+    await waiting.begin()
+    for number in range(2, 2 + 2 * requests.AT_ONCE):
+        desk.executor.ask(desk.attempt(), number, waiting.ask)
+    await waiting.settle()
+    assert (await desk.answer(VariableGet(key="no"), 99)).code == "not_found"
+
+
+async def test_a_waiter_looks_again_after_a_rebuild(desk: Desk) -> None:
+    waiting = Waiting(desk)
+    await waiting.begin()
+    desk.book.finish("2/a")
+    desk.book.finish("2/b")  # committed, but the effect was lost with the RAM
+    await waiting.settle()
+    assert waiting.values == []
+    desk.book.restart()
+    desk.watch.resync()
+    await waiting.settle()
+    assert waiting.values == ['"success"']
+
+
+async def test_a_waiter_goes_with_its_attempt(desk: Desk) -> None:
+    waiting = Waiting(desk)
+    await waiting.begin()
+    assert list(desk.desk._waiting) == [desk.attempt()]
+    waiting.release(desk.book.finish("a"))
+    await waiting.settle()
+    assert desk.desk._waiting == {}
+    assert desk.watch._watchers == {}
+    assert waiting.values == ["this attempt is over"], "which nobody hears: its launcher drops it"
+
+
+async def test_one_waiter_too_many_is_told_the_present_state(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting = Waiting(desk)
+    await waiting.begin()
+    monkeypatch.setattr(requests, "MAX_WAITERS", 1)
+    desk.book.finish("2/a")
+    answer = await desk.answer(waiting.ask, attempt_id=next(reversed(desk.store.attempts)))
+    assert answer.value == '"running"'
+    assert len(desk.desk._waiting) == 1
+
+
+@pytest.mark.parametrize("until", [None, [RunState.RUNNING], [RunState.SUCCESS, RunState.RUNNING]])
+async def test_a_state_that_is_there_is_told_at_once(desk: Desk, until: list[RunState] | None) -> None:
+    waiting = Waiting(desk)
+    ask = RunStateGet(dag_id="dag", run_id="second", until=until)
+    assert (await desk.answer(ask)).value == '"running"'
+    missing = RunStateGet(dag_id="dag", run_id="third", until=waiting.ask.until)
+    assert (await desk.answer(missing, 2)).code == "not_found"

@@ -89,6 +89,27 @@ SABOTAGES = [
         tests=(AT_DESK + "test_what_cannot_be_committed_is_tried_again_until_it_is",),
     ),
     Sabotage(
+        name="waiter_not_told_of_a_rebuild",
+        file=DESK,
+        old="for effect in watcher.take()) or must_look:\n",
+        new="for effect in watcher.take()) and not must_look:\n",
+        tests=(AT_DESK + "test_a_waiter_looks_again_after_a_rebuild",),
+    ),
+    Sabotage(
+        name="waiter_kept_after_its_attempt",
+        file=DESK,
+        old="            scope.cancel()\n",
+        new="            pass\n",
+        tests=(AT_DESK + "test_a_waiter_goes_with_its_attempt",),
+    ),
+    Sabotage(
+        name="waiter_holds_a_place_among_those_served",
+        file=DESK,
+        old="                with anyio.CancelScope() as self._waiting[attempt.id]:\n",
+        new="                async with self._turn:\n",
+        tests=(AT_DESK + "test_who_waits_holds_up_nobody",),
+    ),
+    Sabotage(
         name="channel_read_between_request_and_answer",
         file=CHANNELS,
         old="        self._watch(channel, 0)\n        channel.held =",

@@ -13,7 +13,7 @@ from tests.support.stage import Stage
 
 RESTART = {
     "r.py": """
-from tickless import Variable, trigger_dag
+from tickless import TriggerDagRunOperator, Variable, trigger_dag
 @task
 def one():
     Variable.set("k", "v")
@@ -39,6 +39,12 @@ with DAG("reads"):
     three()
 with DAG("triggered"):
     bash("echo")
+with DAG("waits"):
+    # An hour between two looks: only the daemon's word can end it in time.
+    TriggerDagRunOperator(
+        task_id="waits", trigger_dag_id="slow", trigger_run_id="slow", wait_for_completion=True, poke_interval=3600)
+with DAG("slow"):
+    held("a") >> held("b")
 """
 }
 
@@ -117,12 +123,12 @@ with DAG("operators"):
     made = make.override(task_id="made")(["x"])
     waits = TriggerDagRunOperator(
         task_id="waits", trigger_dag_id="triggered", conf={"list": made, "of": "{{ run_id }}"},
-        wait_for_completion=True, poke_interval=0.02,
+        wait_for_completion=True, poke_interval=3600,
     )
     again = TriggerDagRunOperator(
         task_id="again", trigger_dag_id="triggered", trigger_run_id=waits.output, skip_when_already_exists=True)
     bad = TriggerDagRunOperator(
-        task_id="bad", trigger_dag_id="failing", wait_for_completion=True, poke_interval=0.02)
+        task_id="bad", trigger_dag_id="failing", wait_for_completion=True, poke_interval=3600)
 with DAG("failing"):
     bash("no", "exit 1")
 """,
@@ -238,3 +244,32 @@ def test_a_request_is_asked_again_when_postgres_has_been_away() -> None:
         assert stage.patiently(lambda: stage.end(run)) == "success"
         [triggered] = stage.query("select run_id from dag_run where dag_id = 'triggered'")
         assert stage.output(run, "one") == triggered["run_id"]
+
+
+@pytest.mark.parametrize("when", ["while it waits", "before the end is told"])
+def test_a_task_that_waits_for_a_run_is_told_of_its_end_by_whoever_leads_then(when: str) -> None:
+    with Stage(RESTART) as stage:
+        stage.start()
+        run = stage.go("waits")
+        slow = stage.wait(lambda: stage.query("select key from dag_run where run_id = 'slow'"), "the triggered run")
+        slow = slow[0]["key"]
+        stage.wait_running(slow, "a")
+        pid = stage.attempts(run, "waits")[0]["pid"]
+        if when == "while it waits":
+            stage.kill_daemon()
+            stage.start()
+            stage.open(slow, "a", "b")
+        else:
+            stage.kill_daemon()
+            points = stage.arm(daemon__before_answer="kill")
+            stage.start(points)
+            stage.open(slow, "a", "b")
+            stage.wait_killed()
+            points.assert_all_fired()
+            stage.start()
+        assert stage.end(run) == "success"
+        assert stage.output(run, "waits") == "slow"
+        [attempt] = stage.attempts(run, "waits")
+        assert attempt["pid"] == pid
+        assert stage.query("select count(*) from dag_run where dag_id = 'slow'")[0]["count"] == 1
+        stage.assert_clean_log()

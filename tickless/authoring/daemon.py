@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from tickless.errors import UserError
+from tickless.model.state import RunState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +59,9 @@ class Daemon(Protocol):
         self, dag_id: str, *, conf: str = "{}", run_id: str | None = None, logical_date: datetime | None = None
     ) -> TriggeredRun: ...
 
-    def run_state(self, dag_id: str, run_id: str) -> str: ...
+    def run_state(self, dag_id: str, run_id: str, *, until: Sequence[RunState] | None = None) -> str:
+        """The state of a run. With `until` it is answered when that is one of these, or earlier: then ask again."""
+        ...
 
 
 class _Held:

@@ -49,7 +49,8 @@ def trigger_dag(
 class TriggerDagRunOperator(Operator):
     """Starts a run of another DAG and returns its run id, which is pushed as `trigger_run_id`, too.
 
-    With `wait_for_completion` the task goes on until that run has ended, and looks every `poke_interval` seconds.
+    With `wait_for_completion` the task goes on until that run has ended; the daemon tells it. `poke_interval` is how
+    often it asks when the daemon has more who wait than it can remember.
     """
 
     kind = TaskKind.PYTHON
@@ -105,7 +106,9 @@ class TriggerDagRunOperator(Operator):
 
     def _wait(self, run: TriggeredRun) -> None:
         what = f"run {run.dag_id}/{run.run_id}"
-        while (state := daemon(f"the state of {what}").run_state(run.dag_id, run.run_id)) not in self.allowed_states:
+        until = [s for s in RunState if s in FINISHED_RUN_STATES or s in (*self.allowed_states, *self.failed_states)]
+        ask = daemon(f"the state of {what}")
+        while (state := ask.run_state(run.dag_id, run.run_id, until=until)) not in self.allowed_states:
             if state in self.failed_states:
                 raise AirflowException(f"{what} ended as {state}")
             if state in FINISHED_RUN_STATES:

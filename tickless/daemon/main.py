@@ -27,6 +27,7 @@ from tickless.api.watch import RunWatch
 from tickless.clock import Clock, SystemClock
 from tickless.config.schema import Settings
 from tickless.core.commands import StartRun
+from tickless.core.decision import Effect
 from tickless.daemon.audit import audit
 from tickless.daemon.backend import DaemonBackend, Health
 from tickless.daemon.bundle import BundleStore
@@ -145,6 +146,11 @@ class Daemon:
         reader = Reader(store.read())
         watch = RunWatch()
         executors = self._executors(self._launcher)
+
+        def publish(effect: Effect) -> None:
+            watch.publish(effect)
+            desk.publish(effect)
+
         scheduler = Scheduler(
             store=store,
             executors=executors,
@@ -157,7 +163,7 @@ class Daemon:
             ),
             schedule_rules=settings.schedule_rules(),
             decode_spec=msgspec.json.Decoder(DagSpec).decode,
-            publish=watch.publish,
+            publish=publish,
             prepare=self._revive,
         )
         catalogue = Catalogue(scheduler=scheduler, store=store, reader=reader, folders=len(folders))
@@ -190,6 +196,7 @@ class Daemon:
             reader=reader,
             secrets=secrets,
             start_run=backend.start_run,
+            watch=watch,
             clock=clock,
         )
         listener = Listener(

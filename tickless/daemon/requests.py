@@ -7,6 +7,10 @@ again, gives the same answer and changes nothing.
 
 A request that fails because Postgres or the lead is away is tried again here until it can be answered; nobody else
 knows that it was dropped. A few are served at a time; as an attempt has only one open, no more wait than tasks run.
+
+Who asks for a state of a run is kept until it has come: an effect of the commit wakes it, nothing is polled. A waiter
+holds no place among those served, goes with its attempt, and looks again at the row after each rebuild, as the effect
+may have been lost with the RAM. The next daemon gets the request from the launcher, as any that is held.
 """
 
 from __future__ import annotations
@@ -22,8 +26,10 @@ import anyio.abc
 import msgspec
 
 from tickless import failpoint
+from tickless.api.watch import RunWatch, Watcher
 from tickless.clock import Clock
 from tickless.core.commands import RunStarted, StartRun
+from tickless.core.decision import AttemptEnded, Effect, RunChanged
 from tickless.core.engine import Engine
 from tickless.core.record import Attempt
 from tickless.daemon.secrets import Secrets
@@ -54,6 +60,8 @@ AT_ONCE = 4
 """Requests that are served at a time. The others wait, and leave connections of the database to the API."""
 FIRST_BACKOFF_SECONDS = 0.05
 LAST_BACKOFF_SECONDS = 2.0
+MAX_WAITERS = 1_000
+"""Tasks that wait for another run at a time; those beyond are told its present state, and ask again by themselves."""
 RUN_TYPE = "operator_triggered"
 _CONNECTION_FIELDS = [each.name for each in fields(ConnectionFields)]
 
@@ -72,6 +80,7 @@ class RequestDesk:
         reader: Reader,
         secrets: Secrets,
         start_run: Callable[[StartRun], Awaitable[RunStarted]],
+        watch: RunWatch,
         clock: Clock,
     ) -> None:
         """`engine` raises Unavailable while nobody leads; `start_run` finds a run by its idempotency key, a finished
@@ -81,8 +90,11 @@ class RequestDesk:
         self._reader = reader
         self._secrets = secrets
         self._start_run = start_run
+        self._watch = watch
         self._clock = clock
         self._serving: set[tuple[int, int]] = set()
+        self._waiting: dict[AttemptId, anyio.CancelScope] = {}
+        """Attempts that wait for a run, and what ends their waiting."""
         self._tasks: anyio.abc.TaskGroup | None = None
         self._turn = anyio.CapacityLimiter(AT_ONCE)
         for executor in executors:
@@ -93,6 +105,11 @@ class RequestDesk:
         async with anyio.create_task_group() as self._tasks:
             task_status.started()
             await anyio.sleep_forever()
+
+    def publish(self, effect: Effect) -> None:
+        """An effect was released: what an attempt that has ended waits for is nobody's concern any more."""
+        if isinstance(effect, AttemptEnded) and (scope := self._waiting.get(effect.attempt.attempt_id)) is not None:
+            scope.cancel()
 
     def _take(self, executor: Executor, requests: Sequence[AttemptRequest]) -> None:
         for request in requests:
@@ -107,8 +124,7 @@ class RequestDesk:
         try:
             while True:
                 try:
-                    async with self._turn:
-                        answer = await self._answer(executor, request)
+                    answer = await self._answer(executor, request)
                     break
                 except (Unavailable, Conflict):
                     await self._clock.sleep(backoff)
@@ -120,10 +136,11 @@ class RequestDesk:
 
     async def _answer(self, executor: Executor, request: AttemptRequest) -> Answer:
         try:
-            attempt = self._engine().attempts.get(AttemptId(request.attempt_id))
-            if attempt is None or attempt.instance is None or attempt.row.executor != executor.name:
-                raise Refused("this attempt is over")
-            value = await self._value(attempt, request)
+            if isinstance(request.ask, RunStateGet) and request.ask.until is not None:
+                value = await self._reached(executor, request.attempt_id, request.ask)
+            else:
+                async with self._turn:
+                    value = await self._value(self._live(executor, request.attempt_id), request)
             if len(value.encode()) > MAX_ANSWER_BYTES:
                 raise UserError(f"the answer is over the limit of {MAX_ANSWER_BYTES:,} bytes")
             return Answer(number=request.number, value=value)
@@ -137,6 +154,29 @@ class RequestDesk:
             log.warning("request.unanswered", attempt_id=request.attempt_id, kind=kind, error=repr(error))
             told = error.message if isinstance(error, TicklessError) else f"internal error: {type(error).__name__}"
             return Answer(number=request.number, error=told, code="internal")
+
+    def _live(self, executor: Executor, attempt_id: int) -> Attempt:
+        attempt = self._engine().attempts.get(AttemptId(attempt_id))
+        if attempt is None or attempt.instance is None or attempt.row.executor != executor.name:
+            raise Refused("this attempt is over")
+        return attempt
+
+    async def _reached(self, executor: Executor, attempt_id: int, ask: RunStateGet) -> str:
+        """The state of the run, when it is one that is waited for."""
+        async with self._turn:
+            self._live(executor, attempt_id)
+            run = (await self._run(ask.dag_id, ask.run_id)).key
+        with self._watch.subscribe(run) as watcher:
+            while True:
+                # Read with the subscription made: nothing falls between.
+                async with self._turn:
+                    attempt = self._live(executor, attempt_id)
+                    state = (await self._run(ask.dag_id, ask.run_id)).state
+                if state in (ask.until or ()) or len(self._waiting) >= MAX_WAITERS:
+                    return _json(state.value)
+                with anyio.CancelScope() as self._waiting[attempt.id]:
+                    await _next_state(watcher)
+                self._waiting.pop(attempt.id, None)
 
     async def _value(self, attempt: Attempt, request: AttemptRequest) -> str:
         ask = request.ask
@@ -204,6 +244,15 @@ class RequestDesk:
             )
         )
         return _json({"run": started.run, "run_id": started.run_id})
+
+
+async def _next_state(watcher: Watcher) -> None:
+    """Return when the run has changed its state, or may have."""
+    while True:
+        await watcher.wake.wait()
+        must_look = watcher.must_look
+        if any(isinstance(effect, RunChanged) for effect in watcher.take()) or must_look:
+            return
 
 
 def _json(value: object) -> str:

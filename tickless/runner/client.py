@@ -19,6 +19,7 @@ from typing import Any
 
 from tickless.authoring.daemon import TriggeredRun, XCom
 from tickless.errors import InvariantBroken, NotFound, Refused, TicklessError, Unavailable, UserError
+from tickless.model.state import RunState
 from tickless.wire.codec import BadMessage, FrameReader, encode_frame
 from tickless.wire.request import (
     MAX_REQUEST_BYTES,
@@ -97,8 +98,9 @@ class Client:
         found = self.ask(TriggerRun(dag_id=dag_id, conf=conf, run_id=run_id, logical_date=logical_date))
         return TriggeredRun(dag_id=dag_id, run_id=found["run_id"], run=found["run"])
 
-    def run_state(self, dag_id: str, run_id: str) -> str:
-        return str(self.ask(RunStateGet(dag_id=dag_id, run_id=run_id)))
+    def run_state(self, dag_id: str, run_id: str, *, until: Sequence[RunState] | None = None) -> str:
+        states = None if until is None else list(until)
+        return str(self.ask(RunStateGet(dag_id=dag_id, run_id=run_id, until=states)))
 
     # ---- asking ---------------------------------------------------------------------------------------------------
 

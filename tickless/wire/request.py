@@ -14,6 +14,8 @@ from typing import Annotated
 
 import msgspec
 
+from tickless.model.state import RunState
+
 MAX_REQUEST_BYTES = 1024 * 1024
 """A whole frame; a launcher keeps at most one for each attempt."""
 MAX_ANSWER_BYTES = 6 * 1024 * 1024
@@ -21,6 +23,7 @@ MAX_ANSWER_BYTES = 6 * 1024 * 1024
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=250)]
 _Names = Annotated[list[Name], msgspec.Meta(max_length=1000)]
+_States = Annotated[list[RunState], msgspec.Meta(min_length=1, max_length=len(RunState))]
 _Indexes = Annotated[list[int], msgspec.Meta(max_length=10_000)]
 
 
@@ -77,6 +80,9 @@ class RunStateGet(msgspec.Struct, tag="run_state", frozen=True, kw_only=True):
 
     dag_id: Name
     run_id: Name
+    until: _States | None = None
+    """Not None: answer when the run is in one of these states. The answer may come earlier, with another state, from
+    a daemon that has enough who wait, or does not know how: ask again after a while."""
 
 
 Ask = XComGet | VariableGet | VariableSet | VariableDelete | ConnectionGet | TriggerRun | RunStateGet
