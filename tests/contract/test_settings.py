@@ -7,7 +7,6 @@ import pytest
 from tests.support.store import NOW, Subject, attempt, instance, new, run, version, xcom
 from tickless.errors import Conflict, Unstorable
 from tickless.model.id import AttemptId, Epoch, RunKey
-from tickless.model.row import EventRow
 from tickless.model.setting import ConnectionRow, SettingGone, VariableRow
 from tickless.store.base import Store, TooMuch
 
@@ -85,19 +84,6 @@ async def test_a_repeated_request_changes_nothing_and_is_answered_alike(store: S
     assert not await store.write_settings(later, [gone], request=(AttemptId(1), 5))
 
 
-async def test_the_audit_has_a_line_of_what_was_changed_and_of_nothing_else(subject: Subject, epoch: Epoch) -> None:
-    def event(action: str) -> EventRow:
-        return EventRow(at=NOW, actor="unix:alice", action=action, detail='{"key": "k"}')
-
-    gone, store = SettingGone(table="variable", name="k"), subject.store
-    await store.write_settings(epoch, [variable()], event=event("set"))
-    await store.write_settings(epoch, [gone], request=(AttemptId(1), 3), event=event("gone"))
-    await store.write_settings(epoch, [gone], request=(AttemptId(1), 3), event=event("gone again"))
-    await store.write_settings(epoch, [gone], event=event("there was none"))
-    await store.write_settings(epoch, [], event=event("about everything"))
-    assert await subject.audit() == ["set", "gone", "about everything"]
-
-
 async def test_an_old_leader_writes_no_settings(store: Store, epoch: Epoch) -> None:
     await store.take_epoch("host:2")
     with pytest.raises(Conflict):
@@ -135,3 +121,25 @@ async def test_values_are_pulled_by_task_index_and_key(store: Store, epoch: Epoc
     assert await pull("other") == [("a", -1, "0")]
     with pytest.raises(TooMuch, match=r"these 4 values are 14 bytes; one answer holds 13"):
         await store.pull_xcoms(RunKey(1), "return_value", most_bytes=13)
+
+
+async def test_values_of_a_mapped_task_are_read_page_by_page(store: Store, epoch: Epoch) -> None:
+    rows = [
+        *(xcom("m", map_index=n, value=value) for n, value in ((0, "10"), (2, '"long one"'), (3, "13"), (9, "19"))),
+        xcom("n", map_index=1, value="0"),
+        xcom("m", map_index=1, key="other", value="0"),
+        xcom("m", run=2, map_index=1, value="99"),
+    ]
+    await store.flush(epoch, new(run(2), *rows))
+
+    async def page(after: int, most_bytes: int) -> list[tuple[int, str]]:
+        found = await store.page_xcoms(RunKey(1), "return_value", "m", after=after, most_bytes=most_bytes)
+        assert {each.task_id for each in found} <= {"m"}
+        return [(each.map_index, each.value) for each in found]
+
+    assert await page(-1, 100) == [(0, "10"), (2, '"long one"'), (3, "13"), (9, "19")]
+    assert await page(-1, 12) == [(0, "10"), (2, '"long one"')]
+    assert await page(-1, 11) == [(0, "10")]
+    assert await page(0, 1) == [(2, '"long one"')]
+    assert await page(2, 4) == [(3, "13"), (9, "19")]
+    assert await page(9, 100) == []

@@ -279,4 +279,25 @@ SABOTAGES = [
             "tests/scenario/test_revision.py::test_a_daemon_killed_in_the_middle_of_a_wide_clear_goes_on_where_it_was",
         ),
     ),
+    Sabotage(
+        name="a_none_of_a_mapped_task_is_mapped_over",
+        file=ATTEMPTS,
+        old="                    instance.reason = RETURNED_NOTHING\n",
+        new="                    pass\n",
+        tests=("tests/unit/core/test_mapping.py::test_over_a_mapped_task_there_is_one_instance_for_each_value",),
+    ),
+    Sabotage(
+        name="values_to_map_over_are_forgotten_at_a_restart",
+        file=RESTORE,
+        old=", returned=tally.returned)",
+        new=")",
+        tests=("tests/unit/core/test_mapping.py::test_over_a_mapped_task_there_is_one_instance_for_each_value[True]",),
+    ),
+    Sabotage(
+        name="rows_behind_a_mark_are_believed",
+        file=REVISION,
+        old="get(state, 0) < count:",
+        new="get(state, 0) < 0:",
+        tests=(REVISED + "test_rows_that_a_mark_has_overtaken_are_refused",),
+    ),
 ]

@@ -25,6 +25,7 @@ STARTED = (
     "branch_bash",
     "branch_groups",
     "flaky_retries",
+    "mapped_words",
     "outputs_by_key",
     "templates",
     "workday_report",
@@ -166,3 +167,29 @@ def test_the_report_of_workdays_is_due_in_the_morning_and_can_be_asked_for(stage
     run, state = stage.do("workday_report")
     assert state == "success"
     assert (results(stage, run) / "report.txt").read_text().startswith("from ")
+
+
+def test_mapped_words_has_an_instance_for_each_text_and_none_without(stage: Stage) -> None:
+    run, state = stage.do("mapped_words")
+    texts = sorted((EXAMPLES / "data" / "texts").glob("*.txt"))
+    words = {text.name: len(text.read_text().split()) for text in texts}
+    assert (state, stage.output(run, "totals")) == ("success", words)
+    assert instances(stage, run) == [
+        *((f"count[{n}]", "success") for n in range(len(texts))), *((f"greet[{n}]", "success") for n in range(4)),
+        ("list_texts", "success"), ("totals", "success"),
+    ]  # fmt: skip
+    said = stage.query("select value from xcom where dag_run_key = $1 and task_id = 'greet' order by map_index", run)
+    assert [json.loads(row["value"]) for row in said] == [
+        "hello harbour", "hello orchard", "goodbye harbour", "goodbye orchard",
+    ]  # fmt: skip
+    run, state = stage.do("mapped_words", {"pattern": "nothing"})
+    assert (state, stage.output(run, "totals")) == ("success", {})
+    assert ("count", "skipped") in instances(stage, run)
+
+
+def instances(stage: Stage, run: int) -> list[tuple[str, str]]:
+    """(task, state) of all instances."""
+    return [
+        (task["task_id"] + ("" if task["map_index"] < 0 else f"[{task['map_index']}]"), task["state"])
+        for task in stage.client.get(f"/runs/{run}/tasks")["items"]
+    ]

@@ -45,6 +45,7 @@ def picture(engine: Engine) -> dict[str, Any]:
                 run.sizes,
                 run.upstream,
                 run.lengths,
+                run.returned,
                 {index: (each.length, each.upto) for index, each in run.expansions.items()},
             )
             for run in runs

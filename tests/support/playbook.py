@@ -17,7 +17,6 @@ moment.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -42,10 +41,10 @@ from tickless.model.dag import DagSpec
 from tickless.model.id import UNMAPPED, AttemptId, Epoch, RunKey, TaskId, TaskKey
 from tickless.model.limit import Limits, Routing
 from tickless.model.report import Finished, Lost, Started
-from tickless.model.row import AttemptRow, InstanceRow, InstanceTally, RunRow
+from tickless.model.row import AttemptRow, InstanceRow, RunRow
 from tickless.model.schedule import ScheduleRules
 from tickless.model.state import FINISHED_RUN_STATES, AttemptState, EndReason
-from tickless.store.memory import MemoryStore
+from tickless.store.memory import MemoryStore, counted
 
 _REASON = {
     AttemptState.SUCCESS: EndReason.EXITED,
@@ -199,8 +198,7 @@ class Playbook:
         chosen = sorted((self.store.instances[key] for key in keys), key=lambda each: order.index(each.task_id))
         finished = None
         if row.state in FINISHED_RUN_STATES:
-            states = Counter((each.task_id, each.state) for key, each in self.store.instances.items() if key.run == run)
-            tallies = [InstanceTally(run=run, task_id=t, state=s, count=n) for (t, s), n in states.items()]
+            tallies = counted(each for key, each in self.store.instances.items() if key.run == run)
             finished = commands.FinishedRun(row=row, version=version, tallies=tuple(tallies))
         return self.when(
             commands.AlterTasks(verb=commands.TaskVerb(verb), run=run, rows=tuple(chosen), finished_run=finished)

@@ -34,7 +34,6 @@ from tickless.model.row import (
     DagRow,
     DagVanishedRow,
     InstanceRow,
-    InstanceTally,
     MapRow,
     PoolRow,
     RunRow,
@@ -52,7 +51,7 @@ from tickless.model.state import (
     TaskState,
 )
 from tickless.store.base import QuarantinedEvent
-from tickless.store.memory import MemoryStore
+from tickless.store.memory import MemoryStore, counted
 
 MARKS = {EndReason.MARKED_SUCCESS.value, EndReason.MARKED_FAILED.value}
 DRAIN_CEILING = 5_000
@@ -179,7 +178,9 @@ class Rows:
                 return None
             above = TaskKey(key.run, TaskId(over.task_id or ""))
             if self.spec_of(above).mapped:
-                count *= states.count(TaskState.SUCCESS)
+                count *= sum(
+                    row.has_returned for at, row in self.instances.items() if at[:2] == (key.run, over.task_id)
+                )
             elif states != [TaskState.SUCCESS]:
                 return "upstream_failed"
             elif (above.run, above.task_id) not in self.maps:
@@ -226,7 +227,6 @@ class World:
         self.counts: Counter[str] = Counter()
         self.reopened: Counter[TaskKey] = Counter()  # how often a finished instance was cleared
         self.is_revising = False  # finished rows may change in this step
-        self.has_revised = False  # and what they became may not be committed yet
         self.restart()
 
     # ---- the shell ------------------------------------------------------------------------------------------------
@@ -345,13 +345,9 @@ class World:
         self.offer(commands.CancelRun(run=run))
 
     def alter(self, run: RunKey, verb: commands.TaskVerb, task_ids: list[str], *, is_behind: bool) -> None:
-        """Clear or mark tasks of a run, finished or not; with `is_behind` the rows are read before a flush.
-
-        What earlier alterations have decided is committed in any case: one desk works them off, one after the other.
-        """
-        if not is_behind or self.has_revised:
+        """Clear or mark tasks of a run, finished or not; with `is_behind` the rows are read before a flush."""
+        if not is_behind:
             self.flush()
-            self.has_revised = False
         row = self.store.runs.get(run)
         if row is None:
             return
@@ -362,19 +358,15 @@ class World:
             for instance in [self.store.instances.get(TaskKey(run, TaskId(task.task_id), UNMAPPED))]
             if instance is not None
         ]
-        tallies = Counter(
-            (each.task_id, each.state)
-            for each in self.store.instances.values()
-            if each.run == run and each.state in FINISHED_TASK_STATES
-        )
         finished = None
         if row.state in FINISHED_RUN_STATES:
-            counted = [InstanceTally(run=run, task_id=t, state=s, count=n) for (t, s), n in tallies.items()]
-            finished = commands.FinishedRun(row=row, version=self.store.versions[row.version], tallies=tuple(counted))
+            tallies = counted(
+                each for each in self.store.instances.values() if each.run == run and each.state in FINISHED_TASK_STATES
+            )
+            finished = commands.FinishedRun(row=row, version=self.store.versions[row.version], tallies=tuple(tallies))
         self.is_revising = True
         try:
             if self.offer(commands.AlterTasks(verb=verb, run=run, rows=tuple(chosen), finished_run=finished)):
-                self.has_revised = True
                 self.counts[f"{verb} of a {'finished' if finished else 'live'} run"] += 1
         finally:
             self.is_revising = False
@@ -590,7 +582,7 @@ class World:
         if self.rows.spec_of(new.key).mapped:
             extent = self.rows.extent(new.key)
             if new.map_index != UNMAPPED:
-                assert isinstance(extent, int) and new.map_index < extent
+                assert isinstance(extent, int) and new.map_index < extent <= self.limits.max_map_length
                 assert RUN in possible_verdicts(rule, upstream), f"I2: {new.key} is expanded: {rule} of {upstream}"
                 return
             is_over = isinstance(extent, int) and extent > self.limits.max_map_length
@@ -601,11 +593,8 @@ class World:
         assert verdict in possible_verdicts(rule, upstream), f"I2: {new.key} is {new.state}: {rule} of {upstream}"
 
     def _check_map(self, new: MapRow) -> None:
-        """A length is written once; a cursor never goes back, nor past what has rows. What has begun to be expanded
-        under one limit goes on under a lower one."""
+        """A length is written once; a cursor never goes back, nor past what has rows."""
         old = self.rows.maps.get((new.run, new.task_id))
-        if old is None and new.expanded_upto is not None:
-            assert new.length <= self.limits.max_map_length, f"{new} is longer than may be"
         if old is not None:
             assert new.expanded_upto is not None and old.expanded_upto is not None, f"{old} is followed by {new}"
             assert new.length == old.length and new.expanded_upto >= old.expanded_upto

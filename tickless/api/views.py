@@ -8,15 +8,14 @@ from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 import msgspec
-from pydantic import Field
+from pydantic import BaseModel, Field
 
-from tickless.api.shape import View
 from tickless.model.dag import DagSpec
 from tickless.model.layout import Layout
 from tickless.model.row import AttemptRow, VersionRow
 from tickless.model.schedule import Slot
 from tickless.model.setting import Connection, Variable
-from tickless.model.state import FINISHED_RUN_STATES, AttemptState, EndReason, RunState, TaskState
+from tickless.model.state import FINISHED_RUN_STATES, TaskState
 from tickless.store.reader import DagInfo, ImportErrorInfo, InstanceInfo, PoolInfo, RunInfo
 from tickless.telemetry.mask import is_sensitive
 
@@ -26,7 +25,7 @@ _decode_spec = msgspec.json.Decoder(DagSpec).decode
 HIDDEN = "***"
 
 
-class Page(View, Generic[V]):
+class Page(BaseModel, Generic[V]):
     """A page of a list."""
 
     items: list[V]
@@ -34,14 +33,14 @@ class Page(View, Generic[V]):
     """What to pass on to get the next page; None = this was the last."""
 
 
-class RunView(View):
+class RunView(BaseModel):
     """A dag run."""
 
     run: int
     """The short global number."""
     dag_id: str
     run_id: str
-    state: RunState
+    state: str
     is_finished: bool
     run_type: str
     version: int
@@ -87,7 +86,7 @@ class RunView(View):
         )
 
 
-class RunStartedView(View):
+class RunStartedView(BaseModel):
     """Answer to a start."""
 
     run: int
@@ -97,7 +96,7 @@ class RunStartedView(View):
     """False: this idempotency key had started it before."""
 
 
-class DagView(View):
+class DagView(BaseModel):
     """A DAG."""
 
     dag_id: str
@@ -133,7 +132,7 @@ class DagView(View):
         )
 
 
-class GraphNodeView(View):
+class GraphNodeView(BaseModel):
     """A task of a graph: its box, and what it is."""
 
     task_id: str
@@ -147,7 +146,7 @@ class GraphNodeView(View):
     group: str | None
 
 
-class GraphEdgeView(View):
+class GraphEdgeView(BaseModel):
     """A dependency, and the points that its line goes through."""
 
     upstream: str
@@ -156,7 +155,7 @@ class GraphEdgeView(View):
     points: list[tuple[int, int]]
 
 
-class GraphView(View):
+class GraphView(BaseModel):
     """A version of a DAG, drawn. Tasks are in an order in which they may run."""
 
     dag_id: str
@@ -187,7 +186,7 @@ class GraphView(View):
         )
 
 
-class SlotView(View):
+class SlotView(BaseModel):
     """A slot of a schedule, and the data interval of its run."""
 
     run_after: datetime
@@ -199,7 +198,7 @@ class SlotView(View):
         return SlotView(run_after=slot.run_after, data_interval_start=slot.start, data_interval_end=slot.end)
 
 
-class ImportErrorView(View):
+class ImportErrorView(BaseModel):
     """A DAG file that cannot be parsed."""
 
     folder: str
@@ -221,14 +220,13 @@ class ImportErrorView(View):
         )
 
 
-class AttemptView(View):
+class AttemptView(BaseModel):
     """The record of one process."""
 
     attempt_id: int
     try_number: int
-    state: AttemptState
-    reason: EndReason | None
-    """Why it ended as it did."""
+    state: str
+    reason: str | None
     exit_code: int | None
     signal: int | None
     error: str | None
@@ -247,7 +245,7 @@ class AttemptView(View):
         return AttemptView(**{name: getattr(row, name) for name in AttemptView.model_fields})
 
 
-class TaskView(View):
+class TaskView(BaseModel):
     """A task instance with its latest attempt."""
 
     run: int
@@ -255,7 +253,7 @@ class TaskView(View):
     run_id: str
     task_id: str
     map_index: int
-    state: TaskState
+    state: str
     try_number: int
     reason: str | None
     scheduled_at: datetime | None
@@ -286,7 +284,7 @@ class TaskView(View):
         )
 
 
-class PoolView(View):
+class PoolView(BaseModel):
     """A pool and what is taken of it."""
 
     name: str
@@ -301,7 +299,7 @@ class PoolView(View):
         return PoolView(name=info.name, slots=info.slots, running=info.running, queued=info.queued, open=free)
 
 
-class VariableView(View):
+class VariableView(BaseModel):
     """A variable. Without the right to see secrets the value of one whose name tells that it is one is `***`."""
 
     key: str
@@ -320,7 +318,7 @@ class VariableView(View):
         )
 
 
-class ConnectionView(View):
+class ConnectionView(BaseModel):
     """A connection. Without the right to see secrets they are `***`."""
 
     conn_id: str
@@ -360,7 +358,7 @@ def _hidden(extra: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-class ReasonView(View):
+class ReasonView(BaseModel):
     """One thing that holds a run or a task back."""
 
     code: str
@@ -373,7 +371,7 @@ class ReasonView(View):
     needed: int | None
 
 
-class StatusView(View):
+class StatusView(BaseModel):
     """The daemon in one look; the fields are those of `api.base.Status`."""
 
     state: str

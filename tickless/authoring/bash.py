@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 from tickless.authoring import arguments
 from tickless.authoring.arguments import TaskArguments
 from tickless.authoring.field import Render, has_template, resolve
+from tickless.authoring.lazy import LazyXComs
 from tickless.authoring.operators import Operator, PythonOperator
 from tickless.authoring.place import DagError
 from tickless.authoring.xcom import XComArg
@@ -37,16 +38,20 @@ class _Bash(Operator):
     template_ext: ClassVar[tuple[str, ...]] = (".sh", ".bash")
     own_arguments = frozenset({"env", "append_env", "cwd", "skip_on_exit_code"})
 
-    env: dict[str, str | XComArg] | None
-    cwd: str | None
+    env: dict[str, str | XComArg] | XComArg | None
+    cwd: str | XComArg | None
 
     def _set_up(
-        self, env: Mapping[str, str | XComArg] | None, append_env: bool, cwd: str | None, skip_on_exit_code: int | None
+        self,
+        env: Mapping[str, str | XComArg] | XComArg | None,
+        append_env: bool,
+        cwd: str | XComArg | None,
+        skip_on_exit_code: int | None,
     ) -> None:
         of = f"of task {self.task_id!r}"
-        self.env = None if env is None else _environment(of, env)
+        self.env = env if env is None or isinstance(env, XComArg) else _environment(of, env)
         self.append_env = arguments.flag(f"append_env {of}", append_env)
-        self.cwd = arguments.optional_text(f"cwd {of}", cwd)
+        self.cwd = cwd if isinstance(cwd, XComArg) else arguments.optional_text(f"cwd {of}", cwd)
         code = skip_on_exit_code
         self.skip_on_exit_code = None if code is None else arguments.whole(f"skip_on_exit_code {of}", code)
 
@@ -55,6 +60,8 @@ class _Bash(Operator):
         cwd = resolve(self.cwd, inputs, render)
         if not isinstance(text, str) or not text.strip():
             raise AirflowException(f"the command of task {self.task_id!r} is {text!r}, but must be a string")
+        if env is not None and not isinstance(env, dict):
+            raise AirflowException(f"env of task {self.task_id!r} is {env!r}, but must be a dict")
         if cwd is not None and not isinstance(cwd, str):
             raise AirflowException(f"cwd of task {self.task_id!r} is {cwd!r}, but must be a string")
         return Command(
@@ -91,9 +98,9 @@ class BashOperator(_Bash):
         *,
         task_id: str,
         bash_command: str | XComArg,
-        env: Mapping[str, str | XComArg] | None = None,
+        env: Mapping[str, str | XComArg] | XComArg | None = None,
         append_env: bool = False,
-        cwd: str | None = None,
+        cwd: str | XComArg | None = None,
         skip_on_exit_code: int | None = SKIP_EXIT_CODE,
         **args: Unpack[TaskArguments],
     ) -> None:
@@ -172,4 +179,4 @@ def _text(name: str, value: object) -> str | XComArg:
 
 def _variable(value: object) -> str:
     """The value of an environment variable: strings as they are, what a task returned otherwise as JSON."""
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else json.dumps(list(value) if isinstance(value, LazyXComs) else value)

@@ -25,6 +25,8 @@ class BranchPythonOperator(PythonOperator):
     Of the tasks directly below, those are skipped that are not chosen and that no chosen one leads to.
     """
 
+    chooses = True
+
     def call(self, inputs: Mapping[str, Any], instance: TaskInstance | None = None) -> Any:
         """The choice as the function returned it."""
         choice = super().call(inputs, instance)
@@ -77,6 +79,7 @@ class ShortCircuitOperator(PythonOperator):
     `ignore_downstream_trigger_rules=False` it is the tasks directly below; from there on trigger rules decide.
     """
 
+    chooses = True
     own_arguments = PythonOperator.own_arguments | {"ignore_downstream_trigger_rules"}
 
     def __init__(self, *, ignore_downstream_trigger_rules: bool = True, **args: Any) -> None:

@@ -43,8 +43,12 @@ class Daemon(Protocol):
         key: str = "return_value",
         dag_id: str | None = None,
         run_id: str | None = None,
+        after: int | None = None,
     ) -> list[XCom]:
-        """What tasks of a run have handed on, by task id and map index; None: of all. The own run, if none is named."""
+        """What tasks of a run have handed on, by task id and map index; None: of all. The own run, if none is named.
+
+        With `after`, of one task: as many as fit into an answer after that map index; none when there are no more.
+        """
         ...
 
     def variable(self, key: str) -> str: ...

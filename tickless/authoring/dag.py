@@ -32,6 +32,7 @@ from tickless.model.schedule import ScheduleKind
 
 if TYPE_CHECKING:
     from tickless.authoring.group import TaskGroup
+    from tickless.authoring.mapping import Partial
     from tickless.authoring.operators import Operator
     from tickless.authoring.template import Templates
 
@@ -103,6 +104,8 @@ class DAG:
         self._templates: Templates | None = None
         self.tasks: dict[str, Operator] = {}
         self.groups: dict[str, TaskGroup] = {}
+        self.partials: list[Partial] = []
+        """Every `.partial()` of its tasks."""
         self.edge_labels: dict[tuple[str, str], str] = {}
         registry.register(self)
 
@@ -153,6 +156,8 @@ class DAG:
     def to_spec(self) -> DagSpec:
         """The DAG as data: checked, ordered, with effective priority weights."""
         try:
+            for partial in self.partials:
+                partial.check()
             specs = []
             for task in self.tasks.values():
                 specs.append(task.to_spec())

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tickless.authoring import arguments
+from tickless.authoring.mapping import Element
 from tickless.authoring.place import DagError
 from tickless.authoring.relation import Relative
 from tickless.authoring.xcom import XComArg
@@ -71,6 +72,9 @@ def find(value: Any, texts: list[str]) -> Iterator[XComArg]:
     """Every XComArg in the value: itself, or nested in lists, tuples and dicts. Strings are added to `texts`."""
     if isinstance(value, str):
         texts.append(value)
+    elif isinstance(value, Element):
+        yield value
+        yield from find(value.inner(), texts)
     elif isinstance(value, XComArg):
         yield value
     elif isinstance(value, Relative) or getattr(type(value), "is_task_factory", False):
@@ -91,6 +95,8 @@ def resolve(value: Any, inputs: Mapping[Any, Any], render: Render | None = None)
 
     What a task has handed on is data: it is never rendered.
     """
+    if isinstance(value, Element):
+        return value.resolved(inputs, lambda each: resolve(each, inputs, render))
     if isinstance(value, XComArg):
         return value.value(inputs)
     if render is not None and isinstance(value, str):

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from tickless.authoring.arguments import TaskArguments, check_task_arguments
 from tickless.authoring.context import CONTEXT_KEYS
 from tickless.authoring.dag import DAG, current_dag
 from tickless.authoring.field import Render, find, has_template, is_template_file, resolve
+from tickless.authoring.mapping import Element, ItemElement, KeywordsElement, Partial
 from tickless.authoring.place import DagError, caller, line_in
 from tickless.authoring.relation import Relative
 from tickless.authoring.xcom import RETURN_KEY, XComArg
 from tickless.errors import UserError
-from tickless.model.dag import TaskKind, TaskSpec, check_id
+from tickless.exceptions import AirflowException
+from tickless.model.dag import MappedOver, TaskKind, TaskSpec, check_id
 
 if TYPE_CHECKING:
     from tickless.authoring.context import TaskInstance
@@ -29,6 +31,8 @@ class Operator(Relative):
     """Attributes whose strings are templates and whose XComArgs are replaced when the task runs."""
     template_ext: ClassVar[tuple[str, ...]] = ()
     """Endings of strings in them that name a file with the template."""
+    chooses: ClassVar[bool] = False
+    """It says which of the tasks below it run."""
     own_arguments: ClassVar[frozenset[str]] = frozenset()
     """What a `@task` decorator of this operator takes beside the arguments of every task."""
 
@@ -36,8 +40,9 @@ class Operator(Relative):
         self.place = caller()
         self.name = name or type(self).__name__
         own: dict[str, Any] = {**given}
+        dag = owner_of(own)
         group: TaskGroup | None = own.pop("task_group", None)
-        dag = own.pop("dag", None) or (group.dag if group is not None else None) or current_dag()
+        own.pop("dag", None)
         if dag is None:
             raise DagError(
                 f"task {task_id!r} is made outside of any DAG.",
@@ -62,6 +67,8 @@ class Operator(Relative):
         self.upstream: dict[str, None] = {}
         self.reads: dict[tuple[str, str], None] = {}
         """(task id, key) of what its order must carry."""
+        self.mapped: tuple[MappedOver, ...] = ()
+        """What it is expanded over; empty = it is not mapped."""
         self.has_results = False
         """Some of its templated fields hold results of other tasks."""
         self.templates: list[str] = []
@@ -69,6 +76,11 @@ class Operator(Relative):
         dag.add(self)
         if group is not None:
             group.add(self)
+
+    @classmethod
+    def partial(cls, *, task_id: str, **args: Any) -> OperatorPartial:
+        """A mapped task: these arguments are the same for all its instances; `.expand(...)` gives the others."""
+        return OperatorPartial(cls, {"task_id": task_id, **args})
 
     @property
     def output(self) -> XComArg:
@@ -100,6 +112,7 @@ class Operator(Relative):
             upstream=tuple(self.upstream),
             inputs=tuple(task_id for task_id, key in self.reads if key == RETURN_KEY),
             input_keys=tuple(pair for pair in self.reads if pair[1] != RETURN_KEY),
+            mapped=self.mapped,
             group=self.group.group_id if self.group is not None else None,
             operator=self.name,
             lineno=self.lineno,
@@ -117,6 +130,8 @@ class Operator(Relative):
             for arg in find(getattr(self, name), texts):
                 self.set_upstream(arg)
                 self.has_results = True
+                if isinstance(arg, Element):
+                    self.mapped = arg.expansion.to_spec()
                 self.reads.update(dict.fromkeys(arg.reads()))
         self.templates = [text for text in texts if has_template(text, self.template_ext)]
 
@@ -125,7 +140,8 @@ class Operator(Relative):
         pulls = self.dag.templates.check(f"a field of task {self.task_id!r}", text, is_file=is_file, place=self.place)
         for pull in pulls:
             # Of other tasks it cannot be known whether they have ended; it asks for theirs when it runs.
-            if pull not in self.reads and self.dag.is_above(pull[0], self):
+            # So it does for the values of a mapped task.
+            if pull not in self.reads and self.dag.is_above(pull[0], self) and not self.dag.tasks[pull[0]].mapped:
                 self.reads[pull] = None
 
     def _renderer(self, instance: TaskInstance | None) -> Render | None:
@@ -144,6 +160,58 @@ class Operator(Relative):
 
     def __repr__(self) -> str:
         return f"<{self.name} {self.task_id!r}>"
+
+
+class OperatorPartial(Partial):
+    """Some arguments of an operator, to be expanded over others: over its templated fields."""
+
+    def __init__(self, operator: type[Operator], args: Mapping[str, Any]) -> None:
+        super().__init__(f"{operator.__name__} {args['task_id']!r}", args, owner_of(args))
+        self._operator = operator
+        if operator.chooses:
+            raise no_choice(self.what)
+
+    def expand(self, **mapped: Any) -> Operator:
+        """One instance for each element of the cross product of these lists, the last one varying fastest."""
+        expansion = self.expansion(mapped)
+        self._check(mapped)
+        return self._operator(**self.args, **expansion.elements())
+
+    def expand_kwargs(self, mapped: Any) -> Operator:
+        """One instance for each dict of arguments in a list."""
+        expansion = self.expansion({"": mapped})
+        allowed = [name for name in self._operator.template_fields if name not in self.args]
+        names = allowed
+        if not isinstance(mapped, XComArg):
+            given = dict.fromkeys(name for each in mapped if isinstance(each, dict) for name in each)
+            if both := sorted(given.keys() & self.args.keys()):
+                raise DagError(f"{self.what}: {', '.join(both)} is given to both .partial() and .expand_kwargs().")
+            self._check(given)
+            names = [name for name in allowed if name in given] or allowed
+        args = {name: ItemElement(expansion, name, allowed=allowed, base=self.args) for name in names}
+        return self._operator(**{**self.args, **args})
+
+    def _check(self, names: Iterable[str]) -> None:
+        if wrong := [name for name in names if name not in self._operator.template_fields]:
+            raise DagError(
+                f"{self.what} cannot be mapped over {', '.join(wrong)}.",
+                hint=f"It can be mapped over {', '.join(self._operator.template_fields) or 'nothing'}; "
+                "what is the same for every instance goes to .partial().",
+            )
+
+
+def owner_of(args: Mapping[str, Any]) -> Any:
+    """The DAG that a task with these arguments will belong to, as far as they or a `with` block say."""
+    group: TaskGroup | None = args.get("task_group")
+    return args.get("dag") or (group.dag if group is not None else None) or current_dag()
+
+
+def no_choice(what: str) -> DagError:
+    """The refusal to map a task that chooses what runs below it."""
+    return DagError(
+        f"{what} chooses what runs below it, and so cannot be mapped: its instances would contradict each other.",
+        hint="Map a task that returns what there is to choose from, and let one task below it choose.",
+    )
 
 
 class EmptyOperator(Operator):
@@ -171,9 +239,9 @@ class PythonOperator(Operator):
         *,
         task_id: str,
         python_callable: Callable[..., Any],
-        op_args: Sequence[Any] = (),
-        op_kwargs: Mapping[str, Any] | None = None,
-        templates_dict: Mapping[str, Any] | None = None,
+        op_args: Sequence[Any] | XComArg = (),
+        op_kwargs: Mapping[str, Any] | XComArg | None = None,
+        templates_dict: Mapping[str, Any] | XComArg | None = None,
         templates_exts: Sequence[str] = (),
         _name: str | None = None,
         **args: Unpack[TaskArguments],
@@ -184,9 +252,11 @@ class PythonOperator(Operator):
             raise DagError(f"python_callable of task {task_id!r} is {python_callable!r}, which cannot be called.")
         super().__init__(task_id, args, name=_name)
         self.python_callable = python_callable
-        self.op_args = tuple(op_args or ())
-        self.op_kwargs = dict(op_kwargs or {})
-        self.templates_dict = None if templates_dict is None else dict(templates_dict)
+        self.op_args: Any = op_args if isinstance(op_args, Element) else tuple(op_args or ())
+        self.op_kwargs: Any = op_kwargs if isinstance(op_kwargs, Element) else dict(op_kwargs or {})
+        self.templates_dict: Any = templates_dict
+        if templates_dict is not None and not isinstance(templates_dict, Element):
+            self.templates_dict = dict(templates_dict)
         self.template_ext = tuple(templates_exts)  # type: ignore[misc]  # of the class for other operators
         self.wanted = self._check_call()
         """Names of the context that the function is given."""
@@ -195,7 +265,12 @@ class PythonOperator(Operator):
     def call(self, inputs: Mapping[Any, Any], instance: TaskInstance | None = None) -> Any:
         """Run the function; an async function runs to its end."""
         render = self._renderer(instance)
-        args, kwargs = resolve(self.op_args, inputs, render), resolve(self.op_kwargs, inputs, render)
+        args, kwargs = resolve(self.op_args, inputs, render) or (), resolve(self.op_kwargs, inputs, render) or {}
+        if not isinstance(args, list | tuple) or not isinstance(kwargs, dict):
+            raise AirflowException(
+                f"task {self.task_id!r} is to be called with op_args {args!r:.100}, op_kwargs {kwargs!r:.100}; "
+                "these must be a list and a dict"
+            )
         if instance is not None:
             instance.multiple_outputs = self.multiple_outputs
             if self.wanted:
@@ -216,18 +291,32 @@ class PythonOperator(Operator):
         except (TypeError, ValueError):  # a callable in C may have no signature to check against
             return ()
         name = getattr(self.python_callable, "__name__", repr(self.python_callable))
+        is_open = isinstance(self.op_args, Element) or isinstance(self.op_kwargs, Element)
+        args = () if isinstance(self.op_args, Element) else self.op_args
+        kwargs = self.op_kwargs
         try:
-            bound = signature.bind_partial(*self.op_args, **self.op_kwargs).arguments
-            wanted = []
-            for parameter in signature.parameters.values():
-                if parameter.kind is parameter.VAR_KEYWORD:
-                    return tuple(sorted(CONTEXT_KEYS - bound.keys()))
-                if parameter.name in bound or parameter.kind is parameter.VAR_POSITIONAL:
-                    continue
-                if parameter.name in CONTEXT_KEYS and parameter.kind is not parameter.POSITIONAL_ONLY:
-                    wanted.append(parameter.name)
-                elif parameter.default is parameter.empty:
-                    raise TypeError(f"missing a required argument: {parameter.name!r}")
+            if isinstance(kwargs, Element):
+                for each in kwargs.literals:
+                    self._bind(signature, args, each)
+                kwargs = kwargs.base if isinstance(kwargs, KeywordsElement) else {}
+            return self._bind(signature, args, kwargs, is_open=is_open)
         except TypeError as error:
             raise DagError(f"task {self.task_id!r} cannot call {name}{signature}: {error}.") from None
+
+    @staticmethod
+    def _bind(
+        signature: inspect.Signature, args: Sequence[Any], kwargs: Mapping[str, Any], *, is_open: bool = False
+    ) -> tuple[str, ...]:
+        """Names of the context that the function is given. Raises TypeError; `is_open`: more is to come."""
+        bound = signature.bind_partial(*args, **kwargs).arguments
+        wanted = []
+        for parameter in signature.parameters.values():
+            if parameter.kind is parameter.VAR_KEYWORD:
+                return tuple(sorted(CONTEXT_KEYS - bound.keys()))
+            if parameter.name in bound or parameter.kind is parameter.VAR_POSITIONAL:
+                continue
+            if parameter.name in CONTEXT_KEYS and parameter.kind is not parameter.POSITIONAL_ONLY:
+                wanted.append(parameter.name)
+            elif parameter.default is parameter.empty and not is_open:
+                raise TypeError(f"missing a required argument: {parameter.name!r}")
         return tuple(wanted)

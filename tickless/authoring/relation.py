@@ -159,7 +159,8 @@ def _flat(thing: Any) -> list[Relative]:
     if _is_list(thing):
         return [relative for item in thing for relative in _flat(item)]
     if getattr(type(thing), "is_task_factory", False):
-        raise DagError(f"{thing!r} is used as a task, but was not called.", hint="Write it with parentheses.")
+        way_out = getattr(type(thing), "way_out", "Write it with parentheses.")
+        raise DagError(f"{thing!r} is used as a task, but was not called.", hint=way_out)
     raise DagError(f"{thing!r} ({type(thing).__name__}) is not a task, so nothing can depend on it.")
 
 

@@ -13,7 +13,8 @@ from tickless.authoring.bash import BashTask
 from tickless.authoring.branch import BranchPythonOperator, ShortCircuitOperator
 from tickless.authoring.context import CONTEXT_KEYS
 from tickless.authoring.dag import DAG, current_dag
-from tickless.authoring.operators import PythonOperator
+from tickless.authoring.mapping import KeywordsElement, Partial
+from tickless.authoring.operators import PythonOperator, no_choice, owner_of
 from tickless.authoring.place import DagError
 from tickless.authoring.xcom import XComArg
 
@@ -44,6 +45,9 @@ class Task(Generic[P, R]):
 
     def __call__(self, *args: Any, **kwargs: Any) -> XComArg:
         """Add a task to the DAG; arguments may hold other tasks' results. A second call gets the id `name__1`."""
+        return self._add(args, kwargs)
+
+    def _add(self, args: tuple[Any, ...], kwargs: Any) -> XComArg:
         dag = self.args.get("dag") or current_dag()
         if dag is None:
             raise DagError(
@@ -65,14 +69,28 @@ class Task(Generic[P, R]):
             **given,
         ).output
 
+    def partial(self, **kwargs: Any) -> TaskPartial:
+        """Arguments that are the same for every instance of a mapped task; `.expand(...)` gives the others."""
+        return TaskPartial(self, kwargs)
+
+    def expand(self, **mapped: Any) -> XComArg:
+        """A mapped task: one instance for each element of the cross product of these lists."""
+        return self.partial().expand(**mapped)
+
+    def expand_kwargs(self, mapped: Any) -> XComArg:
+        """A mapped task: one instance for each dict of arguments in a list."""
+        return self.partial().expand_kwargs(mapped)
+
+    def add_mapped(self, op_kwargs: Any) -> XComArg:
+        """Add the mapped task to the DAG."""
+        return self._add((), op_kwargs)
+
     def override(self, *, task_id: str | None = None, **args: Any) -> Task[P, R]:
         """The same function with some arguments changed: `add.override(task_id="sum", retries=3)(1, 2)`."""
         merged: Any = {**self.args, **args}
         return Task(self.function, task_id or self.task_id, merged, self.kind)
 
     def __getattr__(self, name: str) -> NoReturn:
-        if name in {"expand", "expand_kwargs", "partial", "map"}:
-            raise DagError(f"@task {self.task_id!r} is mapped with .{name}(), which comes in a later release.")
         if name == "output":
             raise DagError(f"the @task function {self.task_id!r} has no output before it is called.")
         raise AttributeError(name)
@@ -89,6 +107,24 @@ class Task(Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<@task function {self.function.__name__!r}>"
+
+
+class TaskPartial(Partial):
+    """Some arguments of a @task function, to be expanded over others."""
+
+    def __init__(self, task: Task[Any, Any], kwargs: Mapping[str, Any]) -> None:
+        super().__init__(f"{task.kind.name} {task.task_id!r}", kwargs, owner_of(task.args))
+        self._task = task
+        if task.kind.operator.chooses:
+            raise no_choice(self.what)
+
+    def expand(self, **mapped: Any) -> XComArg:
+        """One instance for each element of the cross product of these lists, the last one varying fastest."""
+        return self._task.add_mapped({**self.args, **self.expansion(mapped).elements()})
+
+    def expand_kwargs(self, mapped: Any) -> XComArg:
+        """One instance for each dict of arguments in a list."""
+        return self._task.add_mapped(KeywordsElement(self.expansion({"": mapped}), self.args))
 
 
 @dataclass(frozen=True, slots=True)

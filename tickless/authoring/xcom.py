@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from tickless.authoring.lazy import LazyXComs
 from tickless.authoring.place import DagError
 from tickless.authoring.relation import Relative
 from tickless.exceptions import AirflowException
@@ -31,6 +32,8 @@ class XComArg(Relative):
     def reads(self) -> Iterator[tuple[str, str]]:
         """What an order must carry for it: (task id, key)."""
         task_id = self.operator.task_id
+        if self.operator.mapped:
+            return  # it asks for them when it uses them; there may be very many
         if self.path and isinstance(self.path[0], str) and self.operator.needs_runner:
             yield task_id, self.path[0]  # it may be pushed under its own key
             if self.operator.multiple_outputs:
@@ -44,6 +47,9 @@ class XComArg(Relative):
         """
         task_id = self.operator.task_id
         path = self.path
+        if self.operator.mapped:
+            is_key = bool(path) and self.operator.multiple_outputs
+            return LazyXComs(task_id, path[0], path[1:]) if is_key else LazyXComs(task_id, RETURN_KEY, path)
         if path and (task_id, path[0]) in inputs:
             value, path = inputs[task_id, path[0]], path[1:]
         elif path and self.operator.multiple_outputs:

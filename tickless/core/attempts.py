@@ -22,6 +22,8 @@ from tickless.model.row import AttemptRow, XComRow
 from tickless.model.state import AttemptState, EndReason, TaskState
 
 XCOM_RETURN_KEY = "return_value"
+RETURNED_NOTHING = "it returned nothing, so nothing is mapped over it"
+"""Why a mapped instance that succeeded is not counted where another task is mapped over its task."""
 
 _MARKED = {
     EndReason.MARKED_SUCCESS: Happening.MARK_SUCCESS,
@@ -175,6 +177,8 @@ class Attempts:
             if happening is Happening.SUCCEED and report is not None:
                 if report.output is not None:
                     self._hand_on(instance, XCOM_RETURN_KEY, report.output)
+                elif spec.mapped and instance.task.is_mapped_over:
+                    instance.reason = RETURNED_NOTHING
                 if instance.task.is_mapped_over and report.length is not None and not spec.mapped:
                     run.lengths[instance.task.index] = report.length
                     self._changes.touch_map(run, instance.task.index)

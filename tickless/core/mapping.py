@@ -59,6 +59,17 @@ def extent_of(run: Run, task: TaskPlan, most: int) -> Extent:
     return extent
 
 
+def lengths_of(run: Run, task: TaskPlan) -> tuple[int, ...] | None:
+    """Of the sources of a mapped task, as they are now; None if one of them is not there any more."""
+    lengths = []
+    for source, over in zip(task.sources, task.spec.mapped, strict=True):
+        length = over.length if source is None else _length(run, source)
+        if not isinstance(length, int):
+            return None
+        lengths.append(length)
+    return tuple(lengths)
+
+
 def _length(run: Run, source: int) -> int | Extent | None:
     """How much another task gives to map over; None = that is not known yet."""
     above, tally = run.plan.tasks[source], run.tallies.get(source, {})
@@ -66,7 +77,7 @@ def _length(run: Run, source: int) -> int | Extent | None:
     if sum(tally.values()) < run.sizes.get(source, 1):
         return None
     if above.spec.mapped:
-        return tally.get(TaskState.SUCCESS, 0)
+        return run.returned.get(source, 0)
     if TaskState.SUCCESS not in tally:
         state = next(iter(tally))
         return Extent(Verdict.FAIL_UPSTREAM, reason=f"{task_id}, which it is mapped over, is {state}")

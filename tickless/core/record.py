@@ -32,6 +32,7 @@ class Run:
         "instances",
         "lengths",
         "plan",
+        "returned",
         "row",
         "sizes",
         "slots",
@@ -62,6 +63,7 @@ class Run:
         self.sizes: dict[int, int] = {}  # instances of a mapped task, once that is known; one until then
         self.expansions: dict[int, Expansion] = {}  # of mapped tasks, from the first instance on
         self.lengths: dict[int, int] = {}  # of what tasks returned that others are mapped over
+        self.returned: dict[int, int] = {}  # instances of mapped tasks with a value, when others are mapped over them
 
     @property
     def key(self) -> RunKey:
@@ -81,16 +83,23 @@ class Run:
     def why_cancelled(self) -> str:
         return self.cancel_reason or "the run was cancelled"
 
-    def tally(self, index: int, state: TaskState, count: int = 1) -> None:
-        """Count finished instances of a task, for itself and for its downstream."""
+    def tally(self, index: int, state: TaskState, count: int = 1, *, returned: int = 0) -> None:
+        """Count finished instances of a task, for itself and for its downstream; so many of them with a value."""
+        task = self.plan.tasks[index]
+        if returned and task.spec.mapped and task.is_mapped_over:
+            self.returned[index] = self.returned.get(index, 0) + returned
         per_task = self.tallies.setdefault(index, {})
         per_task[state] = per_task.get(state, 0) + count
-        for below in self.plan.tasks[index].downstream:
+        for below in task.downstream:
             self.counts[below].add(state, count)
 
-    def untally(self, index: int, state: TaskState) -> None:
+    def untally(self, index: int, row: InstanceRow) -> None:
         """The opposite of `tally` for one instance: it is not finished any more, or in another state."""
-        per_task = self.tallies[index]
+        state, per_task = row.state, self.tallies[index]
+        if row.has_returned and index in self.returned:
+            self.returned[index] -= 1
+            if not self.returned[index]:
+                del self.returned[index]
         per_task[state] -= 1
         if not per_task[state]:
             del per_task[state]

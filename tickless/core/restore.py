@@ -58,7 +58,7 @@ class Restore:
                 dag.queued.append(run)  # a frozen one does not start, and nobody waits behind it
         for tally in snapshot.tallies:
             run = runs.runs[tally.run]
-            run.tally(run.plan.index_of[tally.task_id], tally.state, tally.count)
+            run.tally(run.plan.index_of[tally.task_id], tally.state, tally.count, returned=tally.returned)
         for instance_row in snapshot.instances:
             instance = Instance.of(runs.runs[instance_row.run], instance_row)
             instance.run.instances[instance.task.index, instance.map_index] = instance

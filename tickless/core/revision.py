@@ -13,6 +13,7 @@ row and its counts. Everything is checked before anything is changed. What an in
 from __future__ import annotations
 
 from bisect import insort
+from collections import Counter
 from collections.abc import Callable
 
 from tickless.core.attempts import Attempts
@@ -112,6 +113,10 @@ class Revision:
                 raise Refused(f"attempt {row.attempt_id} of {row.task_id} of run {row.run} has not ended yet")
             else:
                 finished.append(row)
+        if run is not None:
+            for (task_id, state), count in Counter((row.task_id, row.state) for row in finished).items():
+                if run.tallies.get(run.plan.index_of[task_id], {}).get(state, 0) < count:
+                    raise RowsBehind(f"{task_id} of run {run.key} has just been marked")
         return finished, live
 
     # ---- runs -----------------------------------------------------------------------------------------------------
@@ -123,7 +128,7 @@ class Revision:
             plan = compile_plan(given.version, self._decode_spec(given.version.spec))
         run = self._runs.record(given.row, plan)
         for tally in given.tallies:
-            run.tally(plan.index_of[tally.task_id], tally.state, tally.count)
+            run.tally(plan.index_of[tally.task_id], tally.state, tally.count, returned=tally.returned)
         return run
 
     def _put_back(self, run: Run, command: AlterTasks) -> None:
@@ -149,7 +154,7 @@ class Revision:
     def _reopen(self, run: Run, row: InstanceRow) -> Instance:
         instance = Instance.of(run, row)
         self._runs.reopen(instance, Happening.CLEAR)
-        run.untally(instance.task.index, row.state)
+        run.untally(instance.task.index, row)
         run.instances[instance.task.index, instance.map_index] = instance
         return instance
 
@@ -177,7 +182,7 @@ class Revision:
         instance.state = state
         instance.reason = reason
         assert move(row.state, happening) is state
-        run.untally(instance.task.index, row.state)
+        run.untally(instance.task.index, row)
         run.tally(instance.task.index, state)
         if instance.task.downstream and run.may_schedule:
             self._runs.agenda.appendleft(self._runs.evaluate(run, instance.task.downstream))

@@ -3,7 +3,6 @@ finishes ends the run, which starts the next one, whose instances are made and p
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
@@ -24,7 +23,7 @@ from tickless.model.dag import TaskKind
 from tickless.model.id import UNMAPPED, RunKey, TaskKey
 from tickless.model.row import RunRow, XComsDropped
 from tickless.model.schedule import Interval
-from tickless.model.state import FINISHED_TASK_STATES, RunState, TaskState
+from tickless.model.state import FINISHED_TASK_STATES, EndReason, RunState, TaskState
 
 SCHEDULED = "scheduled"
 RESERVED_RUN_TYPES = (SCHEDULED, "backfill", "asset_triggered")
@@ -94,9 +93,6 @@ class Runs:
             idempotency_key=command.idempotency_key,
             interval=interval,
         )
-        if command.actor is not None:
-            detail = json.dumps({"run_id": run_id})
-            self._changes.audit(command.actor, "start", dag_id=command.dag_id, run=run.key, detail=detail)
         self._changes.request_done("trigger_request", command.request_id, run.key)
         return RunStarted(run=run.key, run_id=run_id, is_new=True)
 
@@ -369,7 +365,8 @@ class Runs:
         expansion = run.expansions.get(instance.task.index)
         if expansion is not None and instance.map_index == UNMAPPED:
             run.resize(instance.task.index, expansion.upto + 1)  # no more instances come; this one stands for them
-        run.tally(instance.task.index, after)
+        has_returned = after is TaskState.SUCCESS and instance.reason == EndReason.EXITED
+        run.tally(instance.task.index, after, returned=has_returned)
         if instance.task.downstream and run.may_schedule:
             self.agenda.appendleft(self.evaluate(run, instance.task.downstream))
         if run.is_complete and (run.frozen is None or run.cancel_requested_at is not None):

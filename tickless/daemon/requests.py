@@ -36,7 +36,7 @@ from tickless.daemon.secrets import Secrets
 from tickless.errors import Conflict, NotFound, Refused, TicklessError, Unavailable, UserError
 from tickless.executors.base import Executor
 from tickless.model.connection import ConnectionFields
-from tickless.model.id import AttemptId
+from tickless.model.id import AttemptId, RunKey
 from tickless.model.row import RunRow
 from tickless.store.base import Store
 from tickless.store.reader import Reader
@@ -181,22 +181,21 @@ class RequestDesk:
     async def _value(self, attempt: Attempt, request: AttemptRequest) -> str:
         ask = request.ask
         key = (attempt.id, request.number)
-        actor = f"task:{attempt.row.key}"
         match ask:
             case XComGet():
                 return await self._xcoms(attempt, ask)
             case VariableGet():
                 return _json((await self._secrets.variable(ask.key)).value)
             case VariableSet():
-                await self._secrets.set_variable(ask.key, ask.value, ask.description, actor=actor, request=key)
+                await self._secrets.set_variable(ask.key, ask.value, ask.description, request=key)
                 return "null"
             case VariableDelete():
-                return _json(await self._secrets.delete_variable(ask.key, actor=actor, request=key))
+                return _json(await self._secrets.delete_variable(ask.key, request=key))
             case ConnectionGet():
                 connection = await self._secrets.connection(ask.conn_id)
                 return _json({name: getattr(connection, name) for name in _CONNECTION_FIELDS})
             case TriggerRun():
-                return await self._trigger(ask, f"attempt:{attempt.id}:{request.number}", actor)
+                return await self._trigger(ask, f"attempt:{attempt.id}:{request.number}")
             case RunStateGet():
                 return _json((await self._run(ask.dag_id, ask.run_id)).state.value)
             case _:
@@ -208,14 +207,7 @@ class RequestDesk:
             assert attempt.instance is not None
             own = attempt.instance.run.row
             run = (await self._run(ask.dag_id or own.dag_id, ask.run_id or own.run_id)).key
-        found = await self._store.pull_xcoms(
-            run, ask.key, task_ids=ask.task_ids, map_indexes=ask.map_indexes, most_bytes=MAX_ANSWER_BYTES // 2
-        )
-        parts = (
-            f'{{"task_id":{json.dumps(each.task_id)},"map_index":{each.map_index},"value":{each.value}}}'
-            for each in found
-        )
-        return f"[{','.join(parts)}]"
+        return await xcoms(self._store, run, ask)
 
     async def _run(self, dag_id: str, run_id: str) -> RunRow:
         found = await self._reader.run_by_id(dag_id, run_id)
@@ -223,7 +215,7 @@ class RequestDesk:
             raise NotFound(f"there is no run {dag_id}/{run_id}")
         return found.row
 
-    async def _trigger(self, ask: TriggerRun, idempotency_key: str, actor: str) -> str:
+    async def _trigger(self, ask: TriggerRun, idempotency_key: str) -> str:
         if (sqlstate := why_bad_json(ask.conf)) is not None:
             raise UserError(f"conf cannot be stored: Postgres would refuse it ({sqlstate})")
         if not isinstance(json.loads(ask.conf), dict):
@@ -240,7 +232,6 @@ class RequestDesk:
                 logical_date=ask.logical_date,
                 run_type=RUN_TYPE,
                 idempotency_key=idempotency_key,
-                actor=actor,
             )
         )
         return _json({"run": started.run, "run_id": started.run_id})
@@ -253,6 +244,24 @@ async def _next_state(watcher: Watcher) -> None:
         must_look = watcher.must_look
         if any(isinstance(effect, RunChanged) for effect in watcher.take()) or must_look:
             return
+
+
+async def xcoms(store: Store, run: RunKey, ask: XComGet) -> str:
+    """The answer to a request for XComs of this run."""
+    most_bytes = MAX_ANSWER_BYTES // 2
+    if ask.after is None:
+        found = await store.pull_xcoms(
+            run, ask.key, task_ids=ask.task_ids, map_indexes=ask.map_indexes, most_bytes=most_bytes
+        )
+    elif ask.task_ids is None or len(ask.task_ids) != 1 or ask.map_indexes is not None:
+        raise UserError("`after` goes with one task and without map_indexes")
+    else:
+        found = await store.page_xcoms(run, ask.key, ask.task_ids[0], after=ask.after, most_bytes=most_bytes)
+    parts = (
+        f'{{"task_id":{json.dumps(each.task_id)},"map_index":{each.map_index},"value":{each.value}}}'
+        for each in found
+    )
+    return f"[{','.join(parts)}]"
 
 
 def _json(value: object) -> str:

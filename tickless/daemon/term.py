@@ -49,7 +49,7 @@ from tickless.model.order import Order, StopOrder
 from tickless.model.report import Finished, Lost, Report, Started
 from tickless.model.row import AttemptRow, InstanceRow, MapRow, RequestDone, RunRow, XComRow, XComsDropped
 from tickless.model.state import FINISHED_RUN_STATES, AttemptState, EndReason, RunState
-from tickless.store.base import QuarantinedEvent, Store
+from tickless.store.base import QuarantinedEvent, Store, TooMuch
 from tickless.telemetry.log import get_log
 
 MAX_FLUSH_ROWS = 2_000
@@ -481,8 +481,10 @@ class Term:
             attempt = self.engine.attempts.get(launch.attempt_id)
             if attempt is None or attempt.instance is None:
                 continue
-            inputs = self.outputs.find(launch.key.run, attempt.instance.task.spec)
-            if not inputs.is_complete:
+            inputs = self.outputs.find(attempt.instance)
+            if inputs.refusal is not None:
+                asyncio.get_running_loop().call_soon(self._refuse_order, launch, inputs.refusal)
+            elif not inputs.is_complete:
                 assert self._tasks is not None
                 self._tasks.start_soon(self._launch_with_reads, launch, inputs)
             else:
@@ -492,10 +494,38 @@ class Term:
             self._executors[name].submit(orders)
 
     async def _launch_with_reads(self, launch: Launch, inputs: Inputs) -> None:
+        while inputs.unknown_elements and inputs.refusal is None:
+            try:
+                for task in inputs.unknown_elements:
+                    await self.outputs.read_elements(self.store, launch.key.run, task)
+            except TooMuch as error:
+                inputs.refusal = error.message
+                break
+            attempt = self.engine.attempts.get(launch.attempt_id)
+            if attempt is None or attempt.instance is None:
+                return
+            inputs = self.outputs.find(attempt.instance)
+        if inputs.refusal is not None:
+            self._refuse_order(launch, inputs.refusal)
+            return
         await inputs.complete(self.store, launch.key.run)
         attempt = self.engine.attempts.get(launch.attempt_id)
         if attempt is not None and attempt.instance is not None and launch.executor in self._attached:
             self._executors[launch.executor].submit([build_order(attempt, attempt.instance, inputs, self._rules)])
+
+    def _refuse_order(self, launch: Launch, why: str) -> None:
+        """No order can be built for this attempt: it ends without a process."""
+        if self.is_over or self._failure is not None:
+            return  # the next term builds the order again
+        self.offer(
+            Finished(
+                attempt_id=launch.attempt_id,
+                at=self._clock.now(),
+                state=AttemptState.FAILED,
+                reason=EndReason.NOT_STARTED,
+                error=f"{launch.key.task_id}[{launch.key.map_index}] cannot be given its element: {why}",
+            )
+        )
 
     async def attach(self, executor: Executor) -> None:
         """Connect an executor on behalf of this term and send again what is committed and not known to have started.

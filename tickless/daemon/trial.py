@@ -28,6 +28,7 @@ from tickless.core.events import DagParsed
 from tickless.daemon.bundle import BundleStore
 from tickless.daemon.orders import OrderRules
 from tickless.daemon.parse import parse_file
+from tickless.daemon.requests import xcoms
 from tickless.daemon.scheduler import Scheduler
 from tickless.errors import NotFound, UserError
 from tickless.executors.base import Executor
@@ -40,7 +41,7 @@ from tickless.model.parse import ParsedDag
 from tickless.model.row import InstanceRow, RunRow
 from tickless.model.state import FINISHED_RUN_STATES, LIVE_ATTEMPT_STATES
 from tickless.store.memory import MemoryStore
-from tickless.wire.request import MAX_ANSWER_BYTES, Answer, AttemptAnswer, AttemptRequest, XComGet
+from tickless.wire.request import Answer, AttemptAnswer, AttemptRequest, XComGet
 
 PARSE_SECONDS = 60.0
 _EXECUTOR = "trial"
@@ -204,14 +205,10 @@ class _Trial:
         ask = request.ask
         attempt = next((row for row in self._store.attempts.values() if row.attempt_id == request.attempt_id), None)
         if attempt is not None and isinstance(ask, XComGet) and ask.dag_id is None and ask.run_id is None:
-            found = await self._store.pull_xcoms(
-                attempt.run, ask.key, task_ids=ask.task_ids, map_indexes=ask.map_indexes, most_bytes=MAX_ANSWER_BYTES
-            )
-            values = [
-                {"task_id": each.task_id, "map_index": each.map_index, "value": msgspec.Raw(each.value.encode())}
-                for each in found
-            ]
-            answer = Answer(number=request.number, value=msgspec.json.encode(values).decode())
+            try:
+                answer = Answer(number=request.number, value=await xcoms(self._store, attempt.run, ask))
+            except UserError as refused:
+                answer = Answer(number=request.number, error=refused.message, code="invalid")
         else:
             what = type(ask).__name__
             error = (

@@ -46,6 +46,12 @@ class Order:
     """Task id -> JSON text of its return value."""
     input_keys: Mapping[str, Mapping[str, str]] | None = None
     """Task id -> key -> JSON text of what it has pushed under that key."""
+    map_picks: Mapping[str, int] | None = None
+    """Of a mapped task: for each argument that it is mapped over, which element this instance gets."""
+    map_values: Mapping[str, str] | None = None
+    """Those elements that other tasks have handed on: argument -> JSON text."""
+    map_keys: Mapping[str, str] | None = None
+    """Of those that are items of a dict: argument -> key; the element is the pair of it and its value."""
     run_type: str = "manual"
     run_queued_at: str | None = None
     """When the run was made; ISO 8601, UTC, as the other instants."""

@@ -110,6 +110,11 @@ class InstanceRow:
     def key(self) -> TaskKey:
         return TaskKey(self.run, self.task_id, self.map_index)
 
+    @property
+    def has_returned(self) -> bool:
+        """Of a mapped task that others are mapped over: there is a value of this instance to map over."""
+        return self.state is TaskState.SUCCESS and self.reason == EndReason.EXITED
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptRow:
@@ -234,3 +239,5 @@ class InstanceTally:
     task_id: TaskId
     state: TaskState
     count: int
+    returned: int = 0
+    """How many of them have a value to map over (`InstanceRow.has_returned`)."""

@@ -67,6 +67,7 @@ class Client:
         key: str = "return_value",
         dag_id: str | None = None,
         run_id: str | None = None,
+        after: int | None = None,
     ) -> list[XCom]:
         found = self.ask(
             XComGet(
@@ -75,6 +76,7 @@ class Client:
                 key=key,
                 dag_id=dag_id,
                 run_id=run_id,
+                after=after,
             )
         )
         return [XCom(**each) for each in found]

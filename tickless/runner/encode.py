@@ -10,6 +10,7 @@ import json
 import math
 import re
 
+from tickless.authoring.lazy import LazyXComs
 from tickless.authoring.xcom import RETURN_KEY
 
 _MAX_DEPTH = 200
@@ -24,6 +25,7 @@ def encode_value(value: object, *, task_id: str, limit: int, key: str = RETURN_K
     """JSON text of a value to hand on; None for None. Raises NotJson, also when it has more than `limit` bytes."""
     if value is None:
         return None
+    value = _without_lazy(value)
     fault = _find_fault(value, "", 0)
     if fault is not None:
         raise NotJson(f"{_name(task_id, key)} is not JSON: {fault}")
@@ -35,6 +37,17 @@ def encode_value(value: object, *, task_id: str, limit: int, key: str = RETURN_K
             "Store it in a file or a table and return where it is."
         )
     return text
+
+
+def _without_lazy(value: object) -> object:
+    """The values of mapped tasks as lists, where a task returns them as it got them."""
+    if isinstance(value, LazyXComs):
+        return list(value)
+    if type(value) is dict and any(isinstance(each, LazyXComs) for each in value.values()):
+        return {key: _without_lazy(each) for key, each in value.items()}
+    if type(value) in (list, tuple) and any(isinstance(each, LazyXComs) for each in value):  # type: ignore[attr-defined]
+        return [_without_lazy(each) for each in value]  # type: ignore[attr-defined]
+    return value
 
 
 def _name(task_id: str, key: str) -> str:

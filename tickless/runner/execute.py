@@ -35,6 +35,9 @@ def execute(order: Order) -> Outcome | Command:
         inputs: dict[Any, Any] = {task_id: json.loads(text) for task_id, text in (order.inputs or {}).items()}
         for task_id, values in (order.input_keys or {}).items():
             inputs |= {(task_id, key): json.loads(text) for key, text in values.items()}
+        inputs |= {(None, name): index for name, index in (order.map_picks or {}).items()}
+        inputs |= {(None, name): json.loads(text) for name, text in (order.map_values or {}).items()}
+        inputs |= {(None, name): (key, inputs[None, name]) for name, key in (order.map_keys or {}).items()}
     except Exception as error:
         message = str(error) if isinstance(error, UserError) else format_user_traceback(error)
         tell(message)

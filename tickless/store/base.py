@@ -20,9 +20,12 @@ from tickless.core.decision import Write
 from tickless.core.snapshot import Snapshot as Snapshot
 from tickless.errors import UserError
 from tickless.model.id import AttemptId, Epoch, RunKey
-from tickless.model.row import EventRow, InstanceRow, InstanceTally, RunRow, VersionRow
+from tickless.model.row import InstanceRow, InstanceTally, RunRow, VersionRow
 from tickless.model.setting import ConnectionRow, SettingRow, VariableRow
 from tickless.model.state import RunState, TaskState
+
+XCOM_PAGE = 10_000
+"""Most values in one answer of `page_xcoms`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +42,6 @@ class TriggerRequest:
     """The run, finished or not, that has its idempotency key: that is the one it asks for."""
     name_of: RunKey | None = None
     """The run that has its run id."""
-    actor: str = ""
-    """Who asks: sql:NAME."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,16 +204,15 @@ class Store(Protocol):
         """Values under one key, by task id and map index; None: of all. Raises TooMuch above `most_bytes`."""
         ...
 
+    async def page_xcoms(self, run: RunKey, key: str, task_id: str, *, after: int, most_bytes: int) -> list[PulledXCom]:
+        """The first values of a task under one key after a map index, as many as fit, but at least one; none: that was
+        all. At most XCOM_PAGE of them."""
+        ...
+
     async def write_settings(
-        self,
-        epoch: Epoch,
-        rows: Sequence[SettingRow],
-        *,
-        request: tuple[AttemptId, int] | None = None,
-        event: EventRow | None = None,
+        self, epoch: Epoch, rows: Sequence[SettingRow], *, request: tuple[AttemptId, int] | None = None
     ) -> bool:
-        """Commit variables and connections in one statement; whether a row was written or removed. If so (or if there
-        are no rows), `event` goes into the audit with it.
+        """Commit variables and connections in one statement; whether a row was written or removed.
 
         `request` is the attempt and number of a task's request: carried out before, it only gives its answer again.
         An attempt's requests come one after the other.

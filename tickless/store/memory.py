@@ -9,7 +9,7 @@ plain dicts), a picture at any moment (`load_now`).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -35,6 +35,7 @@ from tickless.model.row import (
 from tickless.model.setting import ConnectionRow, SettingGone, SettingRow, VariableRow
 from tickless.model.state import FINISHED_RUN_STATES, FINISHED_TASK_STATES, LIVE_ATTEMPT_STATES, TaskState
 from tickless.store.base import (
+    XCOM_PAGE,
     CommandOutcome,
     CommandRequest,
     CommittedRun,
@@ -108,7 +109,6 @@ class MemoryStore:
             conf=conf,
             logical_date=logical_date,
             idempotency_key=idempotency_key,
-            actor="sql:operator",
         )
         return number
 
@@ -170,12 +170,12 @@ class MemoryStore:
         last_numbers: dict[str, int] = {}
         for version in self.versions.values():
             last_numbers[version.dag_id] = max(version.number, last_numbers.get(version.dag_id, 0))
-        unfinished, tallies = [], Counter[tuple[RunKey, TaskId, TaskState]]()
+        unfinished, finished = [], list[InstanceRow]()
         for key, instance in sorted(self.instances.items()):
             if key.run not in keys:
                 continue
             if instance.state in FINISHED_TASK_STATES:
-                tallies[key.run, key.task_id, instance.state] += 1
+                finished.append(instance)
             else:
                 unfinished.append(instance)
         return Snapshot(
@@ -185,10 +185,7 @@ class MemoryStore:
             last_numbers=last_numbers,
             runs=runs,
             instances=unfinished,
-            tallies=[
-                InstanceTally(run=run, task_id=task_id, state=state, count=count)
-                for (run, task_id, state), count in sorted(tallies.items())
-            ],
+            tallies=counted(finished),
             maps=[row for key, row in sorted(self.maps.items()) if row.run in keys],
             attempts=[a for _, a in sorted(self.attempts.items()) if a.state in LIVE_ATTEMPT_STATES],
             pools=[pool for _, pool in sorted(self.pools.items())],
@@ -258,11 +255,7 @@ class MemoryStore:
         self._answer(with_answer)
 
     def write_settings_now(
-        self,
-        epoch: Epoch,
-        rows: Sequence[SettingRow],
-        request: tuple[AttemptId, int] | None = None,
-        event: EventRow | None = None,
+        self, epoch: Epoch, rows: Sequence[SettingRow], request: tuple[AttemptId, int] | None = None
     ) -> bool:
         with_answer = self._begin()
         self._check_epoch(epoch)
@@ -295,8 +288,6 @@ class MemoryStore:
             live = {key for key, attempt in self.attempts.items() if attempt.state in LIVE_ATTEMPT_STATES}
             self.answered = {key: value for key, value in self.answered.items() if key in live}
             self.answered[request[0]] = (request[1], is_touched)
-        if event is not None and (is_touched or not rows):
-            self.events.append(event)
         self._answer(with_answer)
         return is_touched
 
@@ -364,13 +355,8 @@ class MemoryStore:
         row = self.runs.get(run)
         if row is None:
             return None
-        counts = Counter(
-            (key.task_id, instance.state)
-            for key, instance in self.instances.items()
-            if key.run == run and instance.state in FINISHED_TASK_STATES
-        )
-        tallies = [InstanceTally(run=run, task_id=t, state=s, count=n) for (t, s), n in sorted(counts.items())]
-        return CommittedRun(row=row, version=self.versions[row.version], tallies=tuple(tallies))
+        mine = [each for each in self.instances.values() if each.run == run and each.state in FINISHED_TASK_STATES]
+        return CommittedRun(row=row, version=self.versions[row.version], tallies=tuple(counted(mine)))
 
     async def chosen_instances(
         self,
@@ -419,15 +405,20 @@ class MemoryStore:
     ) -> list[PulledXCom]:
         return self.pull_xcoms_now(run, key, task_ids, map_indexes, most_bytes)
 
+    async def page_xcoms(self, run: RunKey, key: str, task_id: str, *, after: int, most_bytes: int) -> list[PulledXCom]:
+        page: list[PulledXCom] = []
+        for (at, name), row in sorted(self.xcoms.items(), key=lambda item: item[0]):
+            if (at.run, at.task_id, name) == (run, task_id, key) and at.map_index > after:
+                most_bytes -= len(row.value.encode())
+                if page and (most_bytes < 0 or len(page) == XCOM_PAGE):
+                    break
+                page.append(PulledXCom(task_id=task_id, map_index=at.map_index, value=row.value))
+        return page
+
     async def write_settings(
-        self,
-        epoch: Epoch,
-        rows: Sequence[SettingRow],
-        *,
-        request: tuple[AttemptId, int] | None = None,
-        event: EventRow | None = None,
+        self, epoch: Epoch, rows: Sequence[SettingRow], *, request: tuple[AttemptId, int] | None = None
     ) -> bool:
-        return self.write_settings_now(epoch, rows, request, event)
+        return self.write_settings_now(epoch, rows, request)
 
     async def variable(self, key: str) -> VariableRow | None:
         return self.variables.get(key)
@@ -507,3 +498,14 @@ class MemoryStore:
         sqlstate = self.refuse(row) or why_unstorable(row)
         if sqlstate is not None:
             raise Unstorable(f"{type(row).__name__} cannot be stored", sqlstate=sqlstate)
+
+
+def counted(finished: Iterable[InstanceRow]) -> list[InstanceTally]:
+    """Finished instances by run, task and state."""
+    finished = list(finished)
+    counts = Counter((row.run, row.task_id, row.state) for row in finished)
+    returned = Counter((row.run, row.task_id, row.state) for row in finished if row.has_returned)
+    return [
+        InstanceTally(run=at[0], task_id=at[1], state=at[2], count=count, returned=returned[at])
+        for at, count in sorted(counts.items())
+    ]

@@ -30,10 +30,11 @@ from tickless.core.decision import Write
 from tickless.core.snapshot import Snapshot
 from tickless.errors import Conflict, TicklessError, Unavailable
 from tickless.model.id import AttemptId, Epoch, RunKey
-from tickless.model.row import EventRow, InstanceRow
+from tickless.model.row import InstanceRow
 from tickless.model.setting import ConnectionRow, SettingRow, VariableRow
 from tickless.model.state import TaskState
 from tickless.store.base import (
+    XCOM_PAGE,
     CommandOutcome,
     CommandRequest,
     CommittedRun,
@@ -74,6 +75,7 @@ _OPEN_REQUESTS = query("open_requests")
 _TAKEN_NAMES = query("taken_names")
 _OPEN_COMMANDS = query("open_commands")
 _PULL_XCOMS = query("pull_xcoms")
+_PAGE_XCOMS = query("page_xcoms")
 _WRITE_SETTINGS = query("write_settings")
 _VARIABLE = query("variable")
 _CONNECTION = query("connection")
@@ -199,18 +201,10 @@ class PostgresStore:
         await self._write(_SET_IMPORT_PROBLEMS, self._shard_id, epoch, text.decode())
 
     async def write_settings(
-        self,
-        epoch: Epoch,
-        rows: Sequence[SettingRow],
-        *,
-        request: tuple[AttemptId, int] | None = None,
-        event: EventRow | None = None,
+        self, epoch: Epoch, rows: Sequence[SettingRow], *, request: tuple[AttemptId, int] | None = None
     ) -> bool:
         attempt_id, number = request if request is not None else (None, None)
-        told = await self._write(
-            *(_WRITE_SETTINGS, self._shard_id, epoch, attempt_id, number, encode_settings(rows)),
-            msgspec.json.encode([event]).decode() if event is not None else None,
-        )
+        told = await self._write(_WRITE_SETTINGS, self._shard_id, epoch, attempt_id, number, encode_settings(rows))
         return bool(told == "true")
 
     # ---- reading --------------------------------------------------------------------------------------------------
@@ -235,7 +229,6 @@ class PostgresStore:
                 idempotency_key=row["idempotency_key"],
                 key_of=row["key_of"],
                 name_of=row["name_of"],
-                actor=row["actor"],
             )
             for row in rows
         ]
@@ -295,6 +288,10 @@ class PostgresStore:
         rows = await self._pool.fetch(_PULL_XCOMS, run, key, task_ids, map_indexes, most_bytes)
         if rows and rows[0]["bytes"] > most_bytes:
             raise too_much(len(rows), rows[0]["bytes"], most_bytes)
+        return [PulledXCom(task_id=row["task_id"], map_index=row["map_index"], value=row["value"]) for row in rows]
+
+    async def page_xcoms(self, run: RunKey, key: str, task_id: str, *, after: int, most_bytes: int) -> list[PulledXCom]:
+        rows = await self._pool.fetch(_PAGE_XCOMS, run, key, task_id, after, most_bytes, XCOM_PAGE)
         return [PulledXCom(task_id=row["task_id"], map_index=row["map_index"], value=row["value"]) for row in rows]
 
     async def variable(self, key: str) -> VariableRow | None:

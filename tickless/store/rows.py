@@ -92,6 +92,7 @@ def tally_row(record: asyncpg.Record) -> InstanceTally:
         task_id=TaskId(record["task_id"]),
         state=_TASK_STATES[record["state"]],
         count=record["count"],
+        returned=record["returned"],
     )
 
 

@@ -38,6 +38,9 @@ class XComGet(msgspec.Struct, tag="xcom_get", frozen=True, kw_only=True):
     dag_id: Name | None = None
     """Both None: the asker's own run."""
     run_id: Name | None = None
+    after: int | None = None
+    """Not None: of the one task in `task_ids`, the first values after this map index, as many as fit; an empty answer
+    says that there are no more."""
 
 
 class VariableGet(msgspec.Struct, tag="variable_get", frozen=True, kw_only=True):

@@ -111,8 +111,6 @@ def test_mistakes_are_named() -> None:
             f(f)
         with pytest.raises(DagError, match=r"cannot call f\(x: 'int' = 0\).*unexpected keyword argument 'y'"):
             f(y=1)
-        with pytest.raises(DagError, match=r"mapped with \.expand\(\), which comes in a later release"):
-            f.expand(x=[1])
     with pytest.raises(DagError, match="'retires'"):
         task(retires=1)(print)
     with pytest.raises(DagError, match="keyword arguments only"):

@@ -10,6 +10,7 @@ import pytest
 from tests.support.playbook import Playbook
 from tickless.core import engine as engine_module
 from tickless.core import events
+from tickless.core.attempts import RETURNED_NOTHING
 from tickless.core.commands import AlterTasks, TaskVerb
 from tickless.core.mapping import picks
 from tickless.errors import Refused
@@ -120,16 +121,22 @@ def test_each_instance_is_one_upstream(rule: str, ends: list[str], state: str, i
     assert book.state("b") == state
 
 
-def test_over_a_mapped_task_there_is_one_instance_for_each_success() -> None:
+@pytest.mark.parametrize("is_restored", [False, True])
+def test_over_a_mapped_task_there_is_one_instance_for_each_value(is_restored: bool) -> None:
     tasks: dict[str, dict[str, Any]] = {
-        "a": {"mapped": (literal(3),)},
+        "a": {"mapped": (literal(5),)},
         "b": {"mapped": (output("a"),), "trigger_rule": "all_done"},
     }
     book = Playbook("a >> b", tasks=tasks)
     book.start()
-    book.finish("a[2]")
+    book.finish("a[2]", output="2")
+    book.finish("a[3]")  # it returned None
+    book.finish("a[4]", "skipped")
+    if is_restored:
+        book.restart()
     book.finish("a[1]", "failed").expect()
-    book.finish("a[0]").expect("launch b[0]", "launch b[1]")
+    book.finish("a[0]", output='"x"').expect("launch b[0]", "launch b[1]")
+    assert book.row("a[3]").reason == RETURNED_NOTHING
 
 
 def test_each_instance_has_its_own_tries() -> None:

@@ -171,6 +171,17 @@ def test_rows_that_are_behind_change_nothing(what: str) -> None:
     assert book.alter("clear", "a").launched == ["a"]
 
 
+def test_rows_that_a_mark_has_overtaken_are_refused() -> None:
+    book = Playbook("a; b")
+    book.start()
+    book.finish("a")
+    row = book.row("a")
+    book.alter("mark_failed", "a")
+    with pytest.raises(RowsBehind):
+        book.engine.step(AlterTasks(verb=TaskVerb.CLEAR, run=RunKey(1), rows=(row,)), book.clock.now())
+    assert book.alter("clear", "a").launched == ["a"]
+
+
 @pytest.mark.parametrize("is_frozen", [True, False])
 def test_a_run_that_is_being_cancelled_or_was_frozen_is_left_alone(is_frozen: bool) -> None:
     book = Playbook("a")

@@ -5,24 +5,26 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from fastapi import APIRouter, Response
+from pydantic import BaseModel, ConfigDict
 
 from tickless.api.access import Access, access
-from tickless.api.context import ActorOf, BackendOf
-from tickless.api.shape import Body, View
+from tickless.api.context import BackendOf
 from tickless.api.views import StatusView
 
 router = APIRouter(tags=["daemon"])
 health = APIRouter(tags=["health"])
 
 
-class StopBody(Body):
+class StopBody(BaseModel):
     """How to stop."""
+
+    model_config = ConfigDict(extra="forbid")
 
     kill_tasks: bool = False
     """Also end running tasks, the launcher and the embedded Postgres."""
 
 
-class DatabaseView(View):
+class DatabaseView(BaseModel):
     """How to reach the database; the URL holds a password."""
 
     url: str
@@ -35,9 +37,9 @@ async def status(backend: BackendOf) -> StatusView:
 
 
 @router.post("/stop", status_code=202, **access(Access.ADMIN))
-async def stop(backend: BackendOf, actor: ActorOf, body: StopBody) -> StatusView:
+async def stop(backend: BackendOf, body: StopBody) -> StatusView:
     """Begin to stop; it is done when the process has ended."""
-    await backend.stop(kill_tasks=body.kill_tasks, actor=actor)
+    await backend.stop(kill_tasks=body.kill_tasks)
     return StatusView(**asdict(backend.status()))
 
 
@@ -47,22 +49,15 @@ async def database(backend: BackendOf) -> DatabaseView:
     return DatabaseView(url=backend.database_url())
 
 
-class HealthView(View):
-    """Up or down."""
-
-    status: str
-    """ok, or the daemon's state."""
-
-
 @health.get("/livez", **access(Access.PUBLIC))
-async def livez() -> HealthView:
+async def livez() -> dict[str, str]:
     """The loop turns. Asks nobody else: a database that is away is no reason to restart the daemon."""
-    return HealthView(status="ok")
+    return {"status": "ok"}
 
 
-@health.get("/readyz", responses={503: {"model": HealthView, "description": "Not ready."}}, **access(Access.PUBLIC))
-async def readyz(backend: BackendOf, response: Response) -> HealthView:
+@health.get("/readyz", **access(Access.PUBLIC))
+async def readyz(backend: BackendOf, response: Response) -> dict[str, str]:
     """200 when the daemon takes work, else 503."""
     now = backend.status()
     response.status_code = 200 if now.is_ready else 503
-    return HealthView(status="ok" if now.is_ready else now.state)
+    return {"status": "ok" if now.is_ready else now.state}

@@ -46,7 +46,9 @@ order by t.dag_run_key, t.task_id, t.map_index
 
 -- name: load_tallies :many
 -- Finished instances of unfinished runs, counted.
-select t.dag_run_key, t.task_id, t.state, count(*) as count
+select
+    t.dag_run_key, t.task_id, t.state, count(*) as count,
+    count(*) filter (where t.state = 'success' and t.reason = 'exited') as returned
 from tickless.dag_run d
 join tickless.task_instance t on t.dag_run_key = d.key
 where d.state in ('queued', 'running')

@@ -1,7 +1,7 @@
 -- name: write_settings :one
 -- Writes variables and connections.
--- $1 shard int · $2 epoch bigint · $3 attempt bigint or null · $4 number int · $5 rows json · $6 events json or null
-select tickless.write_settings_v2($1, $2, $3, $4, $5, $6) as value
+-- $1 shard int · $2 epoch bigint · $3 attempt bigint or null · $4 number int · $5 rows json
+select tickless.write_settings_v1($1, $2, $3, $4, $5) as value
 
 -- name: variable :one
 -- One variable.
@@ -43,3 +43,23 @@ from tickless.xcom x
 where x.dag_run_key = $1 and x.key = $2
     and ($3::text[] is null or x.task_id = any ($3)) and ($4::int[] is null or x.map_index = any ($4))
 order by x.task_id, x.map_index
+
+-- name: page_xcoms :many
+-- What the instances of one task have handed on under one key, in the order of their map indexes: the first ones after
+-- a map index, as many as have at most so many bytes together, but at least one.
+-- $1 run bigint · $2 key text · $3 task_id text · $4 after: map_index int · $5 most bytes bigint · $6 most rows int
+select task_id, map_index, value
+from (
+    select
+        task_id, map_index, value, sum(octet_length(value)) over (order by map_index) as bytes,
+        row_number() over (order by map_index) as place
+    from (
+        select x.task_id, x.map_index, x.value::text as value
+        from tickless.xcom x
+        where x.dag_run_key = $1 and x.key = $2 and x.task_id = $3 and x.map_index > $4
+        order by x.map_index
+        limit $6
+    ) first
+) counted
+where bytes <= $5 or place = 1
+order by map_index

@@ -1,0 +1,54 @@
+"""Sabotages of mapped tasks between the daemon and the DAG file."""
+
+from __future__ import annotations
+
+from tests.planted.runner import Sabotage
+
+WRITTEN = "tests/unit/authoring/test_mapping.py::"
+WHOLE = "tests/scenario/test_mapping.py::"
+MAPPING = "tickless/authoring/mapping.py"
+
+SABOTAGES = [
+    Sabotage(
+        name="forgotten_expand_is_let_pass",
+        file="tickless/authoring/dag.py",
+        old="                partial.check()\n",
+        new="                pass\n",
+        tests=(WRITTEN + "test_what_cannot_be_meant_is_refused_with_its_line",),
+    ),
+    Sabotage(
+        name="an_argument_is_taken_from_partial_and_from_the_element",
+        file=MAPPING,
+        old="    if both := sorted(base.keys() & value.keys()):\n",
+        new="    if both := None:\n",
+        tests=(WRITTEN + "test_an_element_that_does_not_fit_fails_its_instance",),
+    ),
+    Sabotage(
+        name="an_unknown_key_of_an_element_is_dropped_in_silence",
+        file=MAPPING,
+        old="        if wrong := sorted(value.keys() - set(self.allowed)):\n",
+        new="        if wrong := None:\n",
+        tests=(WRITTEN + "test_an_element_that_does_not_fit_fails_its_instance",),
+    ),
+    Sabotage(
+        name="only_the_first_page_of_values_is_read",
+        file="tickless/authoring/lazy.py",
+        old="        self._after = page[-1].map_index if page else None\n",
+        new="        self._after = None\n",
+        tests=(WRITTEN + "test_below_a_mapped_task_its_values_are_read_as_they_are_used",),
+    ),
+    Sabotage(
+        name="items_of_a_dict_come_without_their_keys",
+        file="tickless/daemon/orders.py",
+        old="                if elements.keys is not None:\n",
+        new="                if elements.keys == []:\n",
+        tests=(WHOLE + "test_what_the_instances_get_and_what_is_read_below[items",),
+    ),
+    Sabotage(
+        name="a_page_of_values_can_be_empty_before_the_end",
+        file="tickless/store/memory.py",
+        old="                if page and (most_bytes < 0",
+        new="                if (most_bytes < 0",
+        tests=("tests/contract/test_settings.py::test_values_of_a_mapped_task_are_read_page_by_page",),
+    ),
+]
