@@ -7,6 +7,7 @@ import pytest
 from tests.support.store import NOW, Subject, attempt, instance, new, run, version, xcom
 from tickless.errors import Conflict, Unstorable
 from tickless.model.id import AttemptId, Epoch, RunKey
+from tickless.model.row import EventRow
 from tickless.model.setting import ConnectionRow, SettingGone, VariableRow
 from tickless.store.base import Store, TooMuch
 
@@ -82,6 +83,19 @@ async def test_a_repeated_request_changes_nothing_and_is_answered_alike(store: S
     assert await store.variable("k") == variable(val="from somebody else"), "and nothing is removed again"
     assert await store.write_settings(later, [gone], request=(AttemptId(2), 4)), "another attempt's is another request"
     assert not await store.write_settings(later, [gone], request=(AttemptId(1), 5))
+
+
+async def test_the_audit_has_a_line_of_what_was_changed_and_of_nothing_else(subject: Subject, epoch: Epoch) -> None:
+    def event(action: str) -> EventRow:
+        return EventRow(at=NOW, actor="unix:alice", action=action, detail='{"key": "k"}')
+
+    gone, store = SettingGone(table="variable", name="k"), subject.store
+    await store.write_settings(epoch, [variable()], event=event("set"))
+    await store.write_settings(epoch, [gone], request=(AttemptId(1), 3), event=event("gone"))
+    await store.write_settings(epoch, [gone], request=(AttemptId(1), 3), event=event("gone again"))
+    await store.write_settings(epoch, [gone], event=event("there was none"))
+    await store.write_settings(epoch, [], event=event("about everything"))
+    assert await subject.audit() == ["set", "gone", "about everything"]
 
 
 async def test_an_old_leader_writes_no_settings(store: Store, epoch: Epoch) -> None:

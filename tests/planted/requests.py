@@ -10,13 +10,16 @@ CLIENT = "tickless/runner/client.py"
 AT_DESK = "tests/integration/test_request_desk.py::"
 AT_CHANNEL = "tests/scenario/test_channels.py::"
 WHOLE = "tests/scenario/test_task_requests.py::"
+AUDITED = "tests/scenario/test_audit.py::test_every_route_that_changes_something_writes_its_line_of_the_audit"
+LINE = "test_the_audit_has_a_line_of_what_was_changed_and_of_nothing_else"
 
 SABOTAGES = [
     Sabotage(
         name="request_answered_before_its_commit",
         file=DESK,
-        old="                await self._secrets.set_variable(ask.key, ask.value, ask.description, request=key)\n",
-        new="                call = partial(self._secrets.set_variable, ask.key, ask.value, request=key)\n"
+        old="                await self._secrets.set_variable("
+        "ask.key, ask.value, ask.description, actor=actor, request=key)\n",
+        new="                call = partial(self._secrets.set_variable, ask.key, ask.value, actor=actor, request=key)\n"
         "                assert self._tasks is not None\n"
         "                self._tasks.start_soon(call)\n",
         tests=(AT_DESK + "test_nothing_is_answered_before_its_commit[ask0]",),
@@ -34,8 +37,8 @@ SABOTAGES = [
     Sabotage(
         name="triggered_run_without_an_idempotency_key",
         file=DESK,
-        old='                return await self._trigger(ask, f"attempt:{attempt.id}:{request.number}")\n',
-        new="                return await self._trigger(ask, str(self._clock.monotonic()))\n",
+        old='                return await self._trigger(ask, f"attempt:{attempt.id}:{request.number}", actor)\n',
+        new="                return await self._trigger(ask, str(self._clock.monotonic()), actor)\n",
         tests=(WHOLE + "test_a_daemon_killed_before_its_answer_has_changed_everything_once",),
     ),
     Sabotage(
@@ -46,6 +49,36 @@ SABOTAGES = [
         tests=(
             "tests/contract/test_settings.py::test_a_repeated_request_changes_nothing_and_is_answered_alike[postgres]",
             WHOLE + "test_a_daemon_killed_before_its_answer_has_changed_everything_once",
+        ),
+    ),
+    Sabotage(
+        name="variable_removed_without_a_line_of_the_audit",
+        file="tickless/store/migrations/r_setting.sql",
+        old="    if touched > 0 or json_array_length(p_rows) = 0 then\n",
+        new="    if json_array_length(p_rows) = 0 then\n",
+        tests=(AUDITED, "tests/contract/test_settings.py::" + LINE + "[postgres]"),
+    ),
+    Sabotage(
+        name="audit_of_what_was_not_changed",
+        file="tickless/store/memory.py",
+        old="        if event is not None and (is_touched or not rows):\n",
+        new="        if event is not None:\n",
+        tests=("tests/contract/test_settings.py::" + LINE + "[memory]",),
+    ),
+    Sabotage(
+        name="run_started_without_a_line_of_the_audit",
+        file="tickless/core/runs.py",
+        old="        if command.actor is not None:\n",
+        new="        if command.actor is not None and command.request_id is not None:\n",
+        tests=(AUDITED,),
+    ),
+    Sabotage(
+        name="command_of_sql_without_a_line_of_the_audit",
+        file="tickless/daemon/scheduler.py",
+        old="                term.offer(command, along=event)\n",
+        new="                term.offer(command)\n",
+        tests=(
+            "tests/scenario/test_audit.py::test_sql_tasks_and_the_daemon_itself_have_their_lines_and_filters_find_them",
         ),
     ),
     Sabotage(

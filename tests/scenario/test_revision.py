@@ -30,7 +30,7 @@ def test_a_failed_task_is_cleared_with_its_downstream_and_the_audit_says_who() -
         assert stage.cli("task", "clear", run, "a", "--downstream", "--yes").json["tasks"] == 2
         assert stage.end(run) == "success"
         assert {name: task["try_number"] for name, task in stage.tasks(run).items()} == {"a": 2, "b": 1}
-        (event,) = stage.cli("audit", "list").json
+        (event,) = stage.cli("audit", "list", "--run", run, "--action", "clear").json
         assert (event["action"], event["run"], event["detail"]["tasks"]) == ("clear", run, 2)
         assert event["actor"].startswith("unix:")
         unknown = stage.cli("task", "clear", run, "nope", "--yes")
@@ -58,7 +58,7 @@ def test_a_running_task_is_stopped_and_then_run_again_or_taken_for_done() -> Non
         assert stage.task(run, "a")["state"] == "success"
         stage.cli("run", "cancel", run)
         assert stage.end(run) == "failed"
-        assert [each["action"] for each in stage.cli("audit", "list").json] == ["cancel", "mark", "clear"]
+        assert [each["action"] for each in stage.cli("audit", "list").json] == ["cancel", "mark", "clear", "start"]
         stage.assert_clean_log()
 
 
@@ -74,9 +74,9 @@ def test_a_daemon_killed_in_the_middle_of_a_wide_clear_goes_on_where_it_was() ->
         stage.wait_killed()
         points.assert_all_fired()
         stage.start()
-        stage.wait(lambda: stage.client.get("/events")["items"], "the end of the clear")
+        stage.wait(lambda: stage.client.get("/events", action="clear")["items"], "the end of the clear")
         assert stage.end(run) == "success"
-        (event,) = stage.client.get("/events")["items"]
+        (event,) = stage.client.get("/events", action="clear")["items"]
         assert event["detail"]["tasks"] == WIDE + 1, "each task once"
         assert len(stage.attempts(run, "last")) == 2
         assert set(stage.states(run).values()) == {"success"}

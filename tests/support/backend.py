@@ -289,7 +289,7 @@ class FakeBackend:
     def database_url(self) -> str:
         return "postgresql://tickless:secret@127.0.0.1:1/tickless"
 
-    async def stop(self, *, kill_tasks: bool) -> None:
+    async def stop(self, *, kill_tasks: bool, actor: str) -> None:
         self.stopped.append(kill_tasks)
 
     # What a test makes happen, in the server's loop.

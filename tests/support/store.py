@@ -103,6 +103,10 @@ class Subject(Protocol):
         """What is recorded, by folder and file."""
         ...
 
+    async def audit(self) -> list[str]:
+        """The actions in the audit, oldest first."""
+        ...
+
 
 class MemorySubject:
     def __init__(self) -> None:
@@ -123,6 +127,9 @@ class MemorySubject:
 
     async def import_errors(self) -> dict[tuple[str, str], str]:
         return {key: problem.error or "" for key, problem in self.memory.import_problems.items()}
+
+    async def audit(self) -> list[str]:
+        return [event.action for event in self.memory.events]
 
 
 class PostgresSubject:
@@ -162,6 +169,10 @@ class PostgresSubject:
         async with connected(self._dsn) as connection:
             rows = await connection.fetch("select folder, file, error from import_error")
         return {(row["folder"], row["file"]): row["error"] for row in rows}
+
+    async def audit(self) -> list[str]:
+        async with connected(self._dsn) as connection:
+            return [row["action"] for row in await connection.fetch("select action from event_log order by id")]
 
 
 @pytest.fixture(params=["memory", "postgres"])

@@ -227,6 +227,7 @@ class World:
         self.counts: Counter[str] = Counter()
         self.reopened: Counter[TaskKey] = Counter()  # how often a finished instance was cleared
         self.is_revising = False  # finished rows may change in this step
+        self.has_revised = False  # and what they became may not be committed yet
         self.restart()
 
     # ---- the shell ------------------------------------------------------------------------------------------------
@@ -345,9 +346,13 @@ class World:
         self.offer(commands.CancelRun(run=run))
 
     def alter(self, run: RunKey, verb: commands.TaskVerb, task_ids: list[str], *, is_behind: bool) -> None:
-        """Clear or mark tasks of a run, finished or not; with `is_behind` the rows are read before a flush."""
-        if not is_behind:
+        """Clear or mark tasks of a run, finished or not; with `is_behind` the rows are read before a flush.
+
+        What earlier alterations have decided is committed in any case: one desk works them off, one after the other.
+        """
+        if not is_behind or self.has_revised:
             self.flush()
+            self.has_revised = False
         row = self.store.runs.get(run)
         if row is None:
             return
@@ -367,6 +372,7 @@ class World:
         self.is_revising = True
         try:
             if self.offer(commands.AlterTasks(verb=verb, run=run, rows=tuple(chosen), finished_run=finished)):
+                self.has_revised = True
                 self.counts[f"{verb} of a {'finished' if finished else 'live'} run"] += 1
         finally:
             self.is_revising = False
@@ -582,7 +588,7 @@ class World:
         if self.rows.spec_of(new.key).mapped:
             extent = self.rows.extent(new.key)
             if new.map_index != UNMAPPED:
-                assert isinstance(extent, int) and new.map_index < extent <= self.limits.max_map_length
+                assert isinstance(extent, int) and new.map_index < extent
                 assert RUN in possible_verdicts(rule, upstream), f"I2: {new.key} is expanded: {rule} of {upstream}"
                 return
             is_over = isinstance(extent, int) and extent > self.limits.max_map_length
@@ -593,8 +599,11 @@ class World:
         assert verdict in possible_verdicts(rule, upstream), f"I2: {new.key} is {new.state}: {rule} of {upstream}"
 
     def _check_map(self, new: MapRow) -> None:
-        """A length is written once; a cursor never goes back, nor past what has rows."""
+        """A length is written once; a cursor never goes back, nor past what has rows. What has begun to be expanded
+        under one limit goes on under a lower one."""
         old = self.rows.maps.get((new.run, new.task_id))
+        if old is None and new.expanded_upto is not None:
+            assert new.length <= self.limits.max_map_length, f"{new} is longer than may be"
         if old is not None:
             assert new.expanded_upto is not None and old.expanded_upto is not None, f"{old} is followed by {new}"
             assert new.length == old.length and new.expanded_upto >= old.expanded_upto

@@ -10,7 +10,8 @@ from starlette.types import ASGIApp
 from tickless.api import problems
 from tickless.api.access import Access, access, check_every_route
 from tickless.api.base import Backend
-from tickless.api.routes import alteration, connection, daemon, dag, pool, run, secret, task, variable, why
+from tickless.api.document import ABOUT, document
+from tickless.api.routes import alteration, connection, daemon, dag, event, pool, run, secret, task, variable, why
 
 PREFIX = "/api/v1"
 MAX_BODY_BYTES = 1024 * 1024
@@ -22,17 +23,24 @@ _schema = APIRouter()
 @_schema.get("/openapi.json", include_in_schema=False, **access(Access.READ))
 async def openapi(request: Request) -> dict[str, Any]:
     """This API as OpenAPI."""
-    document: dict[str, Any] = request.app.openapi()
-    return document
+    return document(request.app)
 
 
-def make_app(backend: Backend) -> FastAPI:
-    """The app itself, every route of which declares its access."""
+def make_app(backend: Backend | None) -> FastAPI:
+    """The app itself, every route of which declares its access. Without a backend it can only be described."""
     app = FastAPI(
-        title="tickless", version="1", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False
+        title="tickless",
+        version="1",
+        description=ABOUT,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        # The function's name: it stays when a path changes, and generated clients call it so.
+        generate_unique_id_function=lambda route: route.name,
     )
     app.state.backend = backend
-    for noun in (dag, run, task, why, pool, secret, variable, connection, daemon, alteration):
+    for noun in (dag, run, task, why, pool, secret, variable, connection, daemon, alteration, event):
         app.include_router(noun.router, prefix=PREFIX)
     app.include_router(_schema, prefix=PREFIX)
     app.include_router(daemon.health)

@@ -62,11 +62,11 @@ class SecretStore(Protocol):
 
     async def variables(self, *, after: str | None, limit: int) -> list[Variable]: ...
 
-    async def set_variable(self, key: str, value: str, description: str | None = None) -> None:
+    async def set_variable(self, key: str, value: str, description: str | None = None, *, actor: str) -> None:
         """Create it or change its value. Without a description it keeps the one it has."""
         ...
 
-    async def delete_variable(self, key: str) -> bool:
+    async def delete_variable(self, key: str, *, actor: str) -> bool:
         """Whether there was one."""
         ...
 
@@ -74,15 +74,15 @@ class SecretStore(Protocol):
 
     async def connections(self, *, after: str | None, limit: int) -> list[Connection]: ...
 
-    async def set_connection(self, connection: ConnectionFields, *, is_new: bool = False) -> None:
+    async def set_connection(self, connection: ConnectionFields, *, actor: str, is_new: bool = False) -> None:
         """Create it, or put it in the place of the one with its id: with `is_new` that is Refused."""
         ...
 
-    async def delete_connection(self, conn_id: str) -> bool:
+    async def delete_connection(self, conn_id: str, *, actor: str) -> bool:
         """Whether there was one."""
         ...
 
-    async def rotate(self) -> int:
+    async def rotate(self, *, actor: str) -> int:
         """Seal everything with a new key; how much that was."""
         ...
 
@@ -170,7 +170,7 @@ class Backend(Protocol):
         """The DSN, with password: whoever may open the socket is the daemon's own user."""
         ...
 
-    async def stop(self, *, kill_tasks: bool) -> None:
+    async def stop(self, *, kill_tasks: bool, actor: str) -> None:
         """Begin to stop; returns when the daemon is about to. `kill_tasks` also ends running tasks, the launcher and
         the embedded Postgres; without it tasks go on under the launcher."""
         ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import cast
 
@@ -12,10 +13,30 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from tickless.api.shape import View
 from tickless.errors import ConfigError, Conflict, NotFound, Refused, TicklessError, Unavailable, Unstorable, UserError
+from tickless.store.storable import make_storable
 from tickless.telemetry.log import get_log
 
 log = get_log()
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class Problem(View):
+    """Why a request was not carried out (RFC 9457)."""
+
+    title: str
+    """The status in words."""
+    status: int
+    code: str
+    """For programs: not_found, refused, invalid, bad_config, unavailable, internal, no_such_route,
+    method_not_allowed."""
+    detail: str
+    """What is wrong, in a sentence."""
+    hint: str | None = None
+    """The way out."""
+
 
 # The first match counts: subclasses stand before their bases.
 _BY_FAMILY: tuple[tuple[type[TicklessError], int, str], ...] = (
@@ -30,15 +51,23 @@ _BY_FAMILY: tuple[tuple[type[TicklessError], int, str], ...] = (
 )
 
 
-def problem(status: int, code: str, message: str, hint: str | None = None) -> JSONResponse:
+def problem(
+    status: int, code: str, message: str, hint: str | None = None, *, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
     """The response."""
-    body = {"title": HTTPStatus(status).phrase, "status": status, "code": code, "detail": message, "hint": hint}
-    headers = {"Retry-After": "1"} if status == 503 else None
+    # What was sent is quoted in messages, and half of a surrogate pair cannot be sent back.
+    body = Problem(
+        title=HTTPStatus(status).phrase,
+        status=status,
+        code=code,
+        detail=make_storable(message),
+        hint=None if hint is None else make_storable(hint),
+    )
     return JSONResponse(
-        {key: value for key, value in body.items() if value is not None},
+        body.model_dump(exclude_none=True),
         status_code=status,
-        headers=headers,
-        media_type="application/problem+json",
+        headers={**(headers or {}), **({"Retry-After": "1"} if status == 503 else {})},
+        media_type=MEDIA_TYPE,
     )
 
 
@@ -104,7 +133,7 @@ async def _of_validation(_: Request, error: Exception) -> JSONResponse:
 async def _of_http(_: Request, error: Exception) -> JSONResponse:
     ours = cast(HTTPException, error)
     code = {404: "no_such_route", 405: "method_not_allowed"}.get(ours.status_code, "invalid")
-    return problem(ours.status_code, code, str(ours.detail))
+    return problem(ours.status_code, code, str(ours.detail), headers=ours.headers)
 
 
 async def _of_bug(request: Request, error: Exception) -> JSONResponse:

@@ -102,11 +102,15 @@ class _Connection(H11Protocol):
             socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")
         )
         pid, uid, _ = struct.unpack("3i", credentials)
-        try:
-            name = pwd.getpwuid(uid).pw_name
-        except KeyError:
-            name = str(uid)
-        self.client = (f"unix:{name}", pid)
+        self.client = (f"unix:{name_of(uid)}", pid)
+
+
+def name_of(uid: int) -> str:
+    """The name of a user of this host, or the number of one that has none."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def bind(path: Path) -> socket.socket:

@@ -8,14 +8,15 @@ from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 import msgspec
-from pydantic import BaseModel, Field
+from pydantic import Field
 
+from tickless.api.shape import View
 from tickless.model.dag import DagSpec
 from tickless.model.layout import Layout
 from tickless.model.row import AttemptRow, VersionRow
 from tickless.model.schedule import Slot
 from tickless.model.setting import Connection, Variable
-from tickless.model.state import FINISHED_RUN_STATES, TaskState
+from tickless.model.state import FINISHED_RUN_STATES, AttemptState, EndReason, RunState, TaskState
 from tickless.store.reader import DagInfo, ImportErrorInfo, InstanceInfo, PoolInfo, RunInfo
 from tickless.telemetry.mask import is_sensitive
 
@@ -25,7 +26,7 @@ _decode_spec = msgspec.json.Decoder(DagSpec).decode
 HIDDEN = "***"
 
 
-class Page(BaseModel, Generic[V]):
+class Page(View, Generic[V]):
     """A page of a list."""
 
     items: list[V]
@@ -33,14 +34,14 @@ class Page(BaseModel, Generic[V]):
     """What to pass on to get the next page; None = this was the last."""
 
 
-class RunView(BaseModel):
+class RunView(View):
     """A dag run."""
 
     run: int
     """The short global number."""
     dag_id: str
     run_id: str
-    state: str
+    state: RunState
     is_finished: bool
     run_type: str
     version: int
@@ -86,7 +87,7 @@ class RunView(BaseModel):
         )
 
 
-class RunStartedView(BaseModel):
+class RunStartedView(View):
     """Answer to a start."""
 
     run: int
@@ -96,7 +97,7 @@ class RunStartedView(BaseModel):
     """False: this idempotency key had started it before."""
 
 
-class DagView(BaseModel):
+class DagView(View):
     """A DAG."""
 
     dag_id: str
@@ -132,7 +133,7 @@ class DagView(BaseModel):
         )
 
 
-class GraphNodeView(BaseModel):
+class GraphNodeView(View):
     """A task of a graph: its box, and what it is."""
 
     task_id: str
@@ -146,7 +147,7 @@ class GraphNodeView(BaseModel):
     group: str | None
 
 
-class GraphEdgeView(BaseModel):
+class GraphEdgeView(View):
     """A dependency, and the points that its line goes through."""
 
     upstream: str
@@ -155,7 +156,7 @@ class GraphEdgeView(BaseModel):
     points: list[tuple[int, int]]
 
 
-class GraphView(BaseModel):
+class GraphView(View):
     """A version of a DAG, drawn. Tasks are in an order in which they may run."""
 
     dag_id: str
@@ -186,7 +187,7 @@ class GraphView(BaseModel):
         )
 
 
-class SlotView(BaseModel):
+class SlotView(View):
     """A slot of a schedule, and the data interval of its run."""
 
     run_after: datetime
@@ -198,7 +199,7 @@ class SlotView(BaseModel):
         return SlotView(run_after=slot.run_after, data_interval_start=slot.start, data_interval_end=slot.end)
 
 
-class ImportErrorView(BaseModel):
+class ImportErrorView(View):
     """A DAG file that cannot be parsed."""
 
     folder: str
@@ -220,13 +221,14 @@ class ImportErrorView(BaseModel):
         )
 
 
-class AttemptView(BaseModel):
+class AttemptView(View):
     """The record of one process."""
 
     attempt_id: int
     try_number: int
-    state: str
-    reason: str | None
+    state: AttemptState
+    reason: EndReason | None
+    """Why it ended as it did."""
     exit_code: int | None
     signal: int | None
     error: str | None
@@ -245,7 +247,7 @@ class AttemptView(BaseModel):
         return AttemptView(**{name: getattr(row, name) for name in AttemptView.model_fields})
 
 
-class TaskView(BaseModel):
+class TaskView(View):
     """A task instance with its latest attempt."""
 
     run: int
@@ -253,7 +255,7 @@ class TaskView(BaseModel):
     run_id: str
     task_id: str
     map_index: int
-    state: str
+    state: TaskState
     try_number: int
     reason: str | None
     scheduled_at: datetime | None
@@ -284,7 +286,7 @@ class TaskView(BaseModel):
         )
 
 
-class PoolView(BaseModel):
+class PoolView(View):
     """A pool and what is taken of it."""
 
     name: str
@@ -299,7 +301,7 @@ class PoolView(BaseModel):
         return PoolView(name=info.name, slots=info.slots, running=info.running, queued=info.queued, open=free)
 
 
-class VariableView(BaseModel):
+class VariableView(View):
     """A variable. Without the right to see secrets the value of one whose name tells that it is one is `***`."""
 
     key: str
@@ -318,7 +320,7 @@ class VariableView(BaseModel):
         )
 
 
-class ConnectionView(BaseModel):
+class ConnectionView(View):
     """A connection. Without the right to see secrets they are `***`."""
 
     conn_id: str
@@ -358,7 +360,7 @@ def _hidden(extra: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-class ReasonView(BaseModel):
+class ReasonView(View):
     """One thing that holds a run or a task back."""
 
     code: str
@@ -371,7 +373,7 @@ class ReasonView(BaseModel):
     needed: int | None
 
 
-class StatusView(BaseModel):
+class StatusView(View):
     """The daemon in one look; the fields are those of `api.base.Status`."""
 
     state: str

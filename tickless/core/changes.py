@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from tickless.core.decision import AttemptEnded, Decision, Effect, RunChanged, Write
 from tickless.core.record import Attempt, Instance, Run
 from tickless.model.id import RunKey
-from tickless.model.row import RequestDone
+from tickless.model.row import EventRow, RequestDone
 
 
 class Changes:
@@ -103,6 +103,11 @@ class Changes:
                 due_at=instance.due_at,
             ),
         )
+
+    def audit(self, actor: str, action: str, *, dag_id: str, run: RunKey | None = None, detail: str = "{}") -> None:
+        """A line of the audit, in the commit of what it tells of."""
+        row = EventRow(at=self.now, actor=actor, action=action, dag_id=dag_id, run=run, detail=detail)
+        self.writes.append(Write(row))
 
     def request_done(self, table: str, request_id: int | None, run: RunKey | None) -> None:
         if request_id is not None:

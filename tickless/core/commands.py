@@ -26,6 +26,8 @@ class StartRun:
     idempotency_key: str | None = None
     request_id: int | None = None
     """The row of `trigger_request` that this comes from; it is marked done in the same commit."""
+    actor: str | None = None
+    """Who asks, for the audit; None: there is nobody to name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +58,8 @@ class TaskVerb(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishedRun:
-    """What the engine has forgotten of a finished run, as committed."""
+    """What the engine has forgotten of a finished run, as committed; read after all earlier alterations are, for
+    nothing else changes it, and the engine cannot see that it is old."""
 
     row: RunRow
     version: VersionRow

@@ -3,6 +3,7 @@ finishes ends the run, which starts the next one, whose instances are made and p
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
@@ -93,6 +94,9 @@ class Runs:
             idempotency_key=command.idempotency_key,
             interval=interval,
         )
+        if command.actor is not None:
+            detail = json.dumps({"run_id": run_id})
+            self._changes.audit(command.actor, "start", dag_id=command.dag_id, run=run.key, detail=detail)
         self._changes.request_done("trigger_request", command.request_id, run.key)
         return RunStarted(run=run.key, run_id=run_id, is_new=True)
 

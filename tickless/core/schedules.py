@@ -16,6 +16,7 @@ slots of its runs are closed. What runs goes on.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import datetime
 
@@ -70,6 +71,10 @@ class Schedules:
             self._write(dag)
         self.look(dag)
 
+    def version_gone(self, dag: DagState) -> None:
+        """The DAG has no current version any more; its timer, when it rings, finds nothing that it was armed for."""
+        dag.armed_at = None
+
     def slot_due(self, timer: SlotDue) -> None:
         dag = self._quota.dag(timer.dag_id)
         if dag.armed_at == timer.due_at:  # else it was armed anew since
@@ -114,7 +119,9 @@ class Schedules:
             before = dag.failed_in_a_row
             dag.failed_in_a_row = before + 1 if run.state is RunState.FAILED else 0
             if dag.failed_in_a_row >= limit and not dag.is_paused:
-                self._set_paused(dag, True, f"{dag.failed_in_a_row} runs in a row have failed")
+                why = f"{dag.failed_in_a_row} runs in a row have failed"
+                self._set_paused(dag, True, why)
+                self._changes.audit("tickless", "pause", dag_id=dag.dag_id, detail=json.dumps({"why": why}))
             elif dag.failed_in_a_row != before:
                 self._write(dag)
         self.look(dag)

@@ -51,4 +51,6 @@ class Versions:
     def on_dag_vanished(self, event: events.DagVanished) -> None:
         if self._quota.current.pop(event.dag_id, None) is not None:
             self._changes.writes.append(Write(DagVanishedRow(dag_id=event.dag_id, at=self._changes.now)))
-            self._runs.start_queued_runs(self._quota.dag(event.dag_id))
+            dag = self._quota.dag(event.dag_id)
+            self._schedules.version_gone(dag)
+            self._runs.start_queued_runs(dag)

@@ -237,7 +237,11 @@ class DaemonBackend:
     def database_url(self) -> str:
         return self._health.database_url
 
-    async def stop(self, *, kill_tasks: bool) -> None:
+    async def stop(self, *, kill_tasks: bool, actor: str) -> None:
         if self._health.is_stopping and not kill_tasks:
             raise Refused("the daemon is stopping already")
+        try:
+            self._scheduler.term.write(self._event(actor, "stop", detail={"kill_tasks": kill_tasks}))
+        except Unavailable:
+            pass  # the database is away, or another daemon leads: that is no reason to go on
         self._stop(StopKind.KILL_TASKS if kill_tasks else StopKind.LEAVE_TASKS)

@@ -22,7 +22,7 @@ import anyio.abc
 import msgspec
 
 from tickless.api.app import create_app
-from tickless.api.server import ApiServer
+from tickless.api.server import ApiServer, name_of
 from tickless.api.watch import RunWatch
 from tickless.clock import Clock, SystemClock
 from tickless.config.schema import Settings
@@ -245,7 +245,7 @@ class Daemon:
     async def _start_runs(self, scheduler: Scheduler) -> None:
         for dag_id in self._start_dags:
             try:
-                await scheduler.decide(StartRun(dag_id=dag_id))
+                await scheduler.decide(StartRun(dag_id=dag_id, actor=f"unix:{name_of(os.getuid())}"))
             except TicklessError as error:
                 log.warning("run.refused", dag_id=dag_id, error=error.message)
 

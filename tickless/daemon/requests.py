@@ -181,21 +181,22 @@ class RequestDesk:
     async def _value(self, attempt: Attempt, request: AttemptRequest) -> str:
         ask = request.ask
         key = (attempt.id, request.number)
+        actor = f"task:{attempt.row.key}"
         match ask:
             case XComGet():
                 return await self._xcoms(attempt, ask)
             case VariableGet():
                 return _json((await self._secrets.variable(ask.key)).value)
             case VariableSet():
-                await self._secrets.set_variable(ask.key, ask.value, ask.description, request=key)
+                await self._secrets.set_variable(ask.key, ask.value, ask.description, actor=actor, request=key)
                 return "null"
             case VariableDelete():
-                return _json(await self._secrets.delete_variable(ask.key, request=key))
+                return _json(await self._secrets.delete_variable(ask.key, actor=actor, request=key))
             case ConnectionGet():
                 connection = await self._secrets.connection(ask.conn_id)
                 return _json({name: getattr(connection, name) for name in _CONNECTION_FIELDS})
             case TriggerRun():
-                return await self._trigger(ask, f"attempt:{attempt.id}:{request.number}")
+                return await self._trigger(ask, f"attempt:{attempt.id}:{request.number}", actor)
             case RunStateGet():
                 return _json((await self._run(ask.dag_id, ask.run_id)).state.value)
             case _:
@@ -215,7 +216,7 @@ class RequestDesk:
             raise NotFound(f"there is no run {dag_id}/{run_id}")
         return found.row
 
-    async def _trigger(self, ask: TriggerRun, idempotency_key: str) -> str:
+    async def _trigger(self, ask: TriggerRun, idempotency_key: str, actor: str) -> str:
         if (sqlstate := why_bad_json(ask.conf)) is not None:
             raise UserError(f"conf cannot be stored: Postgres would refuse it ({sqlstate})")
         if not isinstance(json.loads(ask.conf), dict):
@@ -232,6 +233,7 @@ class RequestDesk:
                 logical_date=ask.logical_date,
                 run_type=RUN_TYPE,
                 idempotency_key=idempotency_key,
+                actor=actor,
             )
         )
         return _json({"run": started.run, "run_id": started.run_id})

@@ -27,7 +27,7 @@ from tickless.core.runs import run_id_taken
 from tickless.daemon.choice import ALTERATIONS
 from tickless.daemon.orders import OrderRules
 from tickless.daemon.revisiondesk import RevisionDesk
-from tickless.daemon.sqlcommands import command_of, start_of
+from tickless.daemon.sqlcommands import command_of, event_of, start_of
 from tickless.daemon.term import MAX_BACKLOG_ROWS, Ended, Entry, Input, Poison, Term
 from tickless.errors import Conflict, TicklessError, Unavailable, UserError
 from tickless.executors.base import Executor
@@ -35,7 +35,7 @@ from tickless.model.dag import DagSpec
 from tickless.model.limit import Limits, Routing
 from tickless.model.row import RequestDone
 from tickless.model.schedule import ScheduleRules
-from tickless.store.base import Store
+from tickless.store.base import CommandRequest, Store
 from tickless.telemetry.log import get_log
 
 log = get_log()
@@ -262,17 +262,26 @@ class Scheduler:
                     self._serve(term, "trigger_request", trigger.id, partial(start_of, trigger))
             orders = [each for each in await self._store.open_commands() if each.kind not in ALTERATIONS]
             for order in orders:
-                self._serve(term, "command", order.id, partial(command_of, order))
+                self._serve(term, "command", order.id, partial(command_of, order), order)
             await term.drain()
             if not triggers and not orders:
                 await self._requests_dirty.wait()
 
-    def _serve(self, term: Term, table: str, number: int, read: Callable[[], commands.Command]) -> None:
+    def _serve(
+        self,
+        term: Term,
+        table: str,
+        number: int,
+        read: Callable[[], commands.Command],
+        order: CommandRequest | None = None,
+    ) -> None:
         """Decide on one row; a refusal is written into it."""
         error = self._poison.requests.get((table, number))
         if error is None:
             try:
-                term.offer(read())
+                command = read()
+                event = [] if order is None else [Write(event_of(order, command, term.engine, self._clock.now()))]
+                term.offer(command, along=event)
             except UserError as refused:
                 error = refused.message
         if error is not None:

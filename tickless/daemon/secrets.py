@@ -15,6 +15,7 @@ from tickless.clock import Clock
 from tickless.errors import Conflict, NotFound, Refused, TicklessError, Unavailable, Unstorable, UserError
 from tickless.model.connection import ConnectionFields
 from tickless.model.id import AttemptId, Epoch
+from tickless.model.row import EventRow
 from tickless.model.setting import Connection, ConnectionRow, SettingGone, SettingRow, Variable, VariableRow
 from tickless.store.base import Store
 from tickless.store.reader import MAX_PAGE, Reader
@@ -59,7 +60,13 @@ class Secrets:
         return [self._open_variable(row) for row in await self._reader.variables(after=after, limit=limit)]
 
     async def set_variable(
-        self, key: str, value: str, description: str | None = None, *, request: tuple[AttemptId, int] | None = None
+        self,
+        key: str,
+        value: str,
+        description: str | None = None,
+        *,
+        actor: str,
+        request: tuple[AttemptId, int] | None = None,
     ) -> None:
         """Create it or change its value. Without a description it keeps the one it has."""
         check_name("variable", key)
@@ -74,13 +81,14 @@ class Secrets:
                 description=description,
                 changed_at=self._clock.now(),
             )
-            await self._write([row], request)
+            await self._write([row], self._event(actor, "set_variable", key=key), request)
 
-    async def delete_variable(self, key: str, *, request: tuple[AttemptId, int] | None = None) -> bool:
+    async def delete_variable(self, key: str, *, actor: str, request: tuple[AttemptId, int] | None = None) -> bool:
         """Whether there was one."""
         check_name("variable", key)
         async with self._turn:
-            return await self._write([SettingGone(table="variable", name=key)], request)
+            event = self._event(actor, "delete_variable", key=key)
+            return await self._write([SettingGone(table="variable", name=key)], event, request)
 
     def _open_variable(self, row: VariableRow) -> Variable:
         value = self._vault.open(row.val, f"variable/{row.key}")
@@ -101,7 +109,7 @@ class Secrets:
     async def connections(self, *, after: str | None, limit: int) -> list[Connection]:
         return [self._open_connection(row) for row in await self._reader.connections(after=after, limit=limit)]
 
-    async def set_connection(self, connection: ConnectionFields, *, is_new: bool = False) -> None:
+    async def set_connection(self, connection: ConnectionFields, *, actor: str, is_new: bool = False) -> None:
         """Create it, or put it in the place of the one with its id: with `is_new` that is Refused."""
         check_name("connection", connection.conn_id)
         for name in ("conn_type", "description", "host", "schema", "login", "password", "extra"):
@@ -122,13 +130,15 @@ class Secrets:
                     f"there is a connection {connection.conn_id!r} already",
                     hint=f"Remove it first: tickless connection delete {connection.conn_id}",
                 )
-            await self._write([self._seal_connection(connection)], None)
+            event = self._event(actor, "set_connection", conn_id=connection.conn_id)
+            await self._write([self._seal_connection(connection)], event)
 
-    async def delete_connection(self, conn_id: str) -> bool:
+    async def delete_connection(self, conn_id: str, *, actor: str) -> bool:
         """Whether there was one."""
         check_name("connection", conn_id)
         async with self._turn:
-            return await self._write([SettingGone(table="connection", name=conn_id)], None)
+            event = self._event(actor, "delete_connection", conn_id=conn_id)
+            return await self._write([SettingGone(table="connection", name=conn_id)], event)
 
     def _seal_connection(self, connection: ConnectionFields) -> ConnectionRow:
         def seal(name: str, text: str | None) -> str | None:
@@ -168,7 +178,7 @@ class Secrets:
 
     # ---- the key --------------------------------------------------------------------------------------------------
 
-    async def rotate(self) -> int:
+    async def rotate(self, *, actor: str) -> int:
         """Seal everything with a new key and forget the old ones; how many rows that were.
 
         Killed half-way it leaves both keys in the file, and the next rotation finishes the work.
@@ -184,7 +194,7 @@ class Secrets:
                     replace(row, val=self._vault.seal(self._open_variable(row).value, f"variable/{row.key}"))
                     for row in variables
                 ]
-                await self._write(rows, None)
+                await self._write(rows)
                 count += len(rows)
             after = None
             while connections := await self._reader.connections(after=after, limit=MAX_PAGE):
@@ -193,14 +203,21 @@ class Secrets:
                     replace(self._seal_connection(self._open_connection(row)), changed_at=row.changed_at)
                     for row in connections
                 ]
-                await self._write(rows, None)
+                await self._write(rows)
                 count += len(rows)
+            await self._write([], self._event(actor, "rotate_secret_key", sealed=count))
             self._vault.drop_old_keys()
         return count
 
-    async def _write(self, rows: list[SettingRow], request: tuple[AttemptId, int] | None) -> bool:
+    def _event(self, actor: str, action: str, **detail: str | int) -> EventRow:
+        """A line of the audit: names only, never what is kept under them."""
+        return EventRow(at=self._clock.now(), actor=actor, action=action, detail=json.dumps(detail))
+
+    async def _write(
+        self, rows: list[SettingRow], event: EventRow | None = None, request: tuple[AttemptId, int] | None = None
+    ) -> bool:
         try:
-            return await self._store.write_settings(self._epoch(), rows, request=request)
+            return await self._store.write_settings(self._epoch(), rows, request=request, event=event)
         except Unstorable as error:
             raise UserError(f"Postgres refuses this: {error.message}", hint=error.hint) from error
         except (Conflict, Unavailable) as error:

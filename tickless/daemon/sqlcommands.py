@@ -7,12 +7,16 @@ cannot be read is refused, in the row, with words for whoever wrote it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 
 import msgspec
 
 from tickless.core import commands
+from tickless.core.engine import Engine
 from tickless.core.runs import run_id_taken
 from tickless.errors import UserError
+from tickless.model.id import RunKey
+from tickless.model.row import EventRow
 from tickless.store.base import CommandRequest, TriggerRequest
 
 
@@ -27,6 +31,7 @@ def start_of(request: TriggerRequest) -> commands.StartRun:
         logical_date=request.logical_date,
         idempotency_key=request.idempotency_key,
         request_id=request.id,
+        actor=request.actor,
     )
 
 
@@ -41,6 +46,24 @@ def command_of(request: CommandRequest) -> commands.Command:
         raise UserError(f"the payload of {request.kind} cannot be read: {error}") from None
 
 
+def event_of(request: CommandRequest, command: commands.Command, engine: Engine, at: datetime) -> EventRow:
+    """Its line of the audit, for the commit in which it is obeyed."""
+    run = command.run if isinstance(command, commands.CancelRun) else None
+    live = engine.runs.get(run) if run is not None else None
+    if isinstance(command, commands.PauseDag | commands.UnpauseDag):
+        dag_id: str | None = command.dag_id
+    else:
+        dag_id = live.row.dag_id if live is not None else None
+    return EventRow(
+        at=at,
+        actor=request.actor,
+        action=_ACTIONS.get(request.kind, request.kind),
+        dag_id=dag_id,
+        run=run,
+        detail=msgspec.json.encode({"command": request.id}).decode(),
+    )
+
+
 class _Dag(msgspec.Struct, forbid_unknown_fields=True):
     dag_id: str
 
@@ -53,7 +76,18 @@ def _unpause(payload: str, request_id: int) -> commands.UnpauseDag:
     return commands.UnpauseDag(dag_id=msgspec.json.decode(payload, type=_Dag).dag_id, request_id=request_id)
 
 
+class _Run(msgspec.Struct, forbid_unknown_fields=True):
+    run: int
+
+
+def _cancel(payload: str, request_id: int) -> commands.CancelRun:
+    return commands.CancelRun(run=RunKey(msgspec.json.decode(payload, type=_Run).run), request_id=request_id)
+
+
 _READERS: dict[str, Callable[[str, int], commands.Command]] = {
     "pause_dag": _pause,
     "unpause_dag": _unpause,
+    "cancel": _cancel,
 }
+_ACTIONS = {"pause_dag": "pause", "unpause_dag": "unpause"}
+"""What the audit calls it, where that is another name: the same one whoever asks."""

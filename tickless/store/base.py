@@ -20,7 +20,7 @@ from tickless.core.decision import Write
 from tickless.core.snapshot import Snapshot as Snapshot
 from tickless.errors import UserError
 from tickless.model.id import AttemptId, Epoch, RunKey
-from tickless.model.row import InstanceRow, InstanceTally, RunRow, VersionRow
+from tickless.model.row import EventRow, InstanceRow, InstanceTally, RunRow, VersionRow
 from tickless.model.setting import ConnectionRow, SettingRow, VariableRow
 from tickless.model.state import RunState, TaskState
 
@@ -42,6 +42,8 @@ class TriggerRequest:
     """The run, finished or not, that has its idempotency key: that is the one it asks for."""
     name_of: RunKey | None = None
     """The run that has its run id."""
+    actor: str = ""
+    """Who asks: sql:NAME."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,9 +212,15 @@ class Store(Protocol):
         ...
 
     async def write_settings(
-        self, epoch: Epoch, rows: Sequence[SettingRow], *, request: tuple[AttemptId, int] | None = None
+        self,
+        epoch: Epoch,
+        rows: Sequence[SettingRow],
+        *,
+        request: tuple[AttemptId, int] | None = None,
+        event: EventRow | None = None,
     ) -> bool:
-        """Commit variables and connections in one statement; whether a row was written or removed.
+        """Commit variables and connections in one statement; whether a row was written or removed. If so (or if there
+        are no rows), `event` goes into the audit with it.
 
         `request` is the attempt and number of a task's request: carried out before, it only gives its answer again.
         An attempt's requests come one after the other.

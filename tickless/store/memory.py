@@ -109,6 +109,7 @@ class MemoryStore:
             conf=conf,
             logical_date=logical_date,
             idempotency_key=idempotency_key,
+            actor="sql:operator",
         )
         return number
 
@@ -255,7 +256,11 @@ class MemoryStore:
         self._answer(with_answer)
 
     def write_settings_now(
-        self, epoch: Epoch, rows: Sequence[SettingRow], request: tuple[AttemptId, int] | None = None
+        self,
+        epoch: Epoch,
+        rows: Sequence[SettingRow],
+        request: tuple[AttemptId, int] | None = None,
+        event: EventRow | None = None,
     ) -> bool:
         with_answer = self._begin()
         self._check_epoch(epoch)
@@ -288,6 +293,8 @@ class MemoryStore:
             live = {key for key, attempt in self.attempts.items() if attempt.state in LIVE_ATTEMPT_STATES}
             self.answered = {key: value for key, value in self.answered.items() if key in live}
             self.answered[request[0]] = (request[1], is_touched)
+        if event is not None and (is_touched or not rows):
+            self.events.append(event)
         self._answer(with_answer)
         return is_touched
 
@@ -416,9 +423,14 @@ class MemoryStore:
         return page
 
     async def write_settings(
-        self, epoch: Epoch, rows: Sequence[SettingRow], *, request: tuple[AttemptId, int] | None = None
+        self,
+        epoch: Epoch,
+        rows: Sequence[SettingRow],
+        *,
+        request: tuple[AttemptId, int] | None = None,
+        event: EventRow | None = None,
     ) -> bool:
-        return self.write_settings_now(epoch, rows, request)
+        return self.write_settings_now(epoch, rows, request, event)
 
     async def variable(self, key: str) -> VariableRow | None:
         return self.variables.get(key)

@@ -30,7 +30,7 @@ from tickless.core.decision import Write
 from tickless.core.snapshot import Snapshot
 from tickless.errors import Conflict, TicklessError, Unavailable
 from tickless.model.id import AttemptId, Epoch, RunKey
-from tickless.model.row import InstanceRow
+from tickless.model.row import EventRow, InstanceRow
 from tickless.model.setting import ConnectionRow, SettingRow, VariableRow
 from tickless.model.state import TaskState
 from tickless.store.base import (
@@ -201,10 +201,18 @@ class PostgresStore:
         await self._write(_SET_IMPORT_PROBLEMS, self._shard_id, epoch, text.decode())
 
     async def write_settings(
-        self, epoch: Epoch, rows: Sequence[SettingRow], *, request: tuple[AttemptId, int] | None = None
+        self,
+        epoch: Epoch,
+        rows: Sequence[SettingRow],
+        *,
+        request: tuple[AttemptId, int] | None = None,
+        event: EventRow | None = None,
     ) -> bool:
         attempt_id, number = request if request is not None else (None, None)
-        told = await self._write(_WRITE_SETTINGS, self._shard_id, epoch, attempt_id, number, encode_settings(rows))
+        told = await self._write(
+            *(_WRITE_SETTINGS, self._shard_id, epoch, attempt_id, number, encode_settings(rows)),
+            msgspec.json.encode([event]).decode() if event is not None else None,
+        )
         return bool(told == "true")
 
     # ---- reading --------------------------------------------------------------------------------------------------
@@ -229,6 +237,7 @@ class PostgresStore:
                 idempotency_key=row["idempotency_key"],
                 key_of=row["key_of"],
                 name_of=row["name_of"],
+                actor=row["actor"],
             )
             for row in rows
         ]

@@ -57,6 +57,20 @@ _CONNECTIONS = query("connections")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EventQuery:
+    """Which lines of the audit: all that is given must fit."""
+
+    dag_id: str | None = None
+    run: RunKey | None = None
+    actor: str | None = None
+    surface: str | None = None
+    """What stands before the name of an actor: unix, sql, task."""
+    action: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EventInfo:
     """One line of the audit."""
 
@@ -310,8 +324,11 @@ class Reader:
             error=row["error"],
         )
 
-    async def events(self, *, before: int | None = None, limit: int = 50) -> list[EventInfo]:
+    async def events(
+        self, choice: EventQuery | None = None, *, before: int | None = None, limit: int = 50
+    ) -> list[EventInfo]:
         """The audit, newest first."""
+        asked = choice or EventQuery()
         return [
             EventInfo(
                 id=row["id"],
@@ -325,7 +342,10 @@ class Reader:
                     detail=row["detail"],
                 ),
             )
-            for row in await self._pool.fetch(_EVENTS, before, _page(limit))
+            for row in await self._pool.fetch(
+                *(_EVENTS, before, _page(limit), asked.dag_id, asked.run, asked.actor, asked.surface, asked.action),
+                *(asked.since, asked.until),
+            )
         ]
 
     async def quarantine(self, *, before: int | None = None, limit: int = 50) -> list[QuarantineInfo]:

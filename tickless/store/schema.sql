@@ -250,6 +250,8 @@ create table event_log (
     detail jsonb not null default '{}'
 );
 comment on table event_log is 'The audit: who asked for what.';
+create index event_log_of_dag on event_log (dag_id, id) where dag_id is not null;
+create index event_log_of_run on event_log (dag_run_key, id) where dag_run_key is not null;
 
 create table variable (
     key text collate "C" primary key check (length(key) between 1 and 250),

@@ -15,7 +15,7 @@ from tickless.store.pool import Record
 
 
 def encode_settings(rows: Sequence[SettingRow]) -> str:
-    """The argument of `write_settings_v1`. Raises Unstorable for a lone surrogate."""
+    """The argument of `write_settings_v2`. Raises Unstorable for a lone surrogate."""
     try:
         return msgspec.json.encode([_image(row) for row in rows]).decode()
     except (UnicodeEncodeError, OverflowError) as error:

@@ -173,6 +173,14 @@ def test_a_dag_that_vanishes_is_scheduled_no_more_and_goes_on_when_it_is_back() 
     assert book.slots() == ["12:01:00", "12:02:00"]
 
 
+def test_a_dag_that_comes_back_without_a_schedule_waits_for_no_slot() -> None:
+    book = scheduled()
+    book.when(events.DagVanished(dag_id="dag")).expect()
+    book.parse(make_dag("a")).expect()
+    assert book.engine.dags["dag"].armed_at is None
+    book.after(120).expect()
+
+
 # ---- catchup and limits -------------------------------------------------------------------------------------------
 
 

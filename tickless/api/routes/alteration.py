@@ -1,80 +1,72 @@
-"""Clear and mark: of tasks of one run, or of all runs that fit a filter. And the audit of who asked for what."""
+"""Clear and mark: of tasks of one run, or of all runs that fit a filter."""
 
 from __future__ import annotations
 
 import json
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict
+from fastapi import APIRouter
+from pydantic import Field
 
 from tickless.api.access import Access, access
 from tickless.api.base import Backend
-from tickless.api.context import ActorOf, BackendOf, find_run, page_size
-from tickless.api.views import Page
-from tickless.model.state import RunState
+from tickless.api.context import ActorOf, BackendOf, find_run
+from tickless.api.shape import Body, View
+from tickless.model.state import RunState, TaskState
 
 router = APIRouter(tags=["alterations"])
 
 
-class ChoiceBody(BaseModel):
+class ChoiceBody(Body):
     """Which tasks; none = all of the run."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    tasks: list[str] = []
+    tasks: list[str] = Field(default_factory=list)
     upstream: bool = False
+    """Also all tasks above those."""
     downstream: bool = False
+    """Also all tasks below those."""
     only_failed: bool = False
+    """Of these only what failed, or failed upstream."""
     dry_run: bool = False
     """Say what would be changed, and change nothing."""
 
 
 class MarkBody(ChoiceBody):
+    """Which tasks, and what becomes of them."""
+
     state: Literal["success", "failed"]
 
 
 class RunsBody(ChoiceBody):
     """Which runs of a DAG."""
 
-    states: list[RunState] = []
+    states: list[RunState] = Field(default_factory=list)
     since: datetime | None = None
     """Queued at or after this moment."""
     until: datetime | None = None
     """Queued before it."""
 
 
-class TaskRefView(BaseModel):
+class TaskRefView(View):
+    """A task instance in short."""
+
     run: int
     task_id: str
     map_index: int
-    state: str
+    state: TaskState
 
 
-class AlteredView(BaseModel):
+class AlteredView(View):
     """What has been changed, or would be."""
 
     tasks: int
     runs: int
     is_dry_run: bool
-    first: list[TaskRefView] = []
+    first: list[TaskRefView] = Field(default_factory=list)
     """Of a dry run: the first of them."""
-    refused: list[str] = []
+    refused: list[str] = Field(default_factory=list)
     """Runs that could not be changed, with why; the first of them."""
-
-
-class EventView(BaseModel):
-    """One line of the audit."""
-
-    id: int
-    at: datetime
-    actor: str
-    action: str
-    dag_id: str | None
-    run: int | None
-    task_id: str | None
-    detail: dict[str, Any]
 
 
 @router.post("/runs/{run}/clear", **access(Access.OPERATE))
@@ -101,31 +93,6 @@ async def clear_runs(backend: BackendOf, actor: ActorOf, dag_id: str, body: Runs
     return await _alter(backend, actor, "clear", body, {"runs": runs})
 
 
-@router.get("/events", **access(Access.READ))
-async def list_events(
-    backend: BackendOf,
-    before: Annotated[int | None, Query(ge=1, lt=2**63)] = None,
-    limit: Annotated[int, Query(ge=1)] = 50,
-) -> Page[EventView]:
-    """Who asked for what, newest first."""
-    limit = page_size(limit)
-    found = await backend.reader.events(before=before, limit=limit)
-    items = [
-        EventView(
-            id=each.id,
-            at=each.row.at,
-            actor=each.row.actor,
-            action=each.row.action,
-            dag_id=each.row.dag_id,
-            run=each.row.run,
-            task_id=each.row.task_id,
-            detail=json.loads(each.row.detail),
-        )
-        for each in found
-    ]
-    return Page(items=items, next=str(items[-1].id) if len(items) == limit else None)
-
-
 async def _alter(backend: Backend, actor: str, kind: str, body: ChoiceBody, about: dict[str, Any]) -> AlteredView:
     order = {
         **about,
@@ -135,7 +102,7 @@ async def _alter(backend: Backend, actor: str, kind: str, body: ChoiceBody, abou
     if body.dry_run:
         found = await backend.preview(kind, payload)
         first = [
-            TaskRefView(run=row.run, task_id=row.task_id, map_index=row.map_index, state=row.state.value)
+            TaskRefView(run=row.run, task_id=row.task_id, map_index=row.map_index, state=row.state)
             for row in found.first
         ]
         return AlteredView(tasks=found.tasks, runs=found.runs, is_dry_run=True, first=first)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from tickless.api.access import Access, access
-from tickless.api.context import BackendOf, page_size
+from tickless.api.context import ActorOf, BackendOf, page_size
+from tickless.api.shape import Body
 from tickless.api.views import ConnectionView, Page
 from tickless.errors import NotFound, UserError
 from tickless.model.connection import ConnectionFields, from_dict, parse_connection
@@ -16,10 +17,8 @@ from tickless.model.connection import ConnectionFields, from_dict, parse_connect
 router = APIRouter(tags=["connections"])
 
 
-class ConnectionBody(BaseModel):
+class ConnectionBody(Body):
     """What a connection is set to: a `uri`, or fields."""
-
-    model_config = ConfigDict(extra="forbid")
 
     uri: str | None = None
     """Airflow's form: TYPE://LOGIN:PASSWORD@HOST:PORT/SCHEMA?KEY=VALUE."""
@@ -68,22 +67,22 @@ async def show_connection(backend: BackendOf, conn_id: str) -> ConnectionView:
 
 
 @router.post("/connections", status_code=201, **access(Access.ADMIN))
-async def add_connection(backend: BackendOf, body: NewConnectionBody) -> ConnectionView:
+async def add_connection(backend: BackendOf, actor: ActorOf, body: NewConnectionBody) -> ConnectionView:
     """Create a connection; 409 when there is one with this id."""
     given = ConnectionBody(**body.model_dump(by_alias=True, exclude={"conn_id"}))
-    await backend.secrets.set_connection(given.fields(body.conn_id), is_new=True)
+    await backend.secrets.set_connection(given.fields(body.conn_id), actor=actor, is_new=True)
     return ConnectionView.of(await backend.secrets.connection(body.conn_id), is_open=False)
 
 
 @router.put("/connections/{conn_id:path}", **access(Access.ADMIN))
-async def set_connection(backend: BackendOf, conn_id: str, body: ConnectionBody) -> ConnectionView:
+async def set_connection(backend: BackendOf, actor: ActorOf, conn_id: str, body: ConnectionBody) -> ConnectionView:
     """Create a connection, or put it in the place of the one with its id."""
-    await backend.secrets.set_connection(body.fields(conn_id))
+    await backend.secrets.set_connection(body.fields(conn_id), actor=actor)
     return ConnectionView.of(await backend.secrets.connection(conn_id), is_open=False)
 
 
 @router.delete("/connections/{conn_id:path}", status_code=204, **access(Access.ADMIN))
-async def delete_connection(backend: BackendOf, conn_id: str) -> None:
+async def delete_connection(backend: BackendOf, actor: ActorOf, conn_id: str) -> None:
     """Remove a connection."""
-    if not await backend.secrets.delete_connection(conn_id):
+    if not await backend.secrets.delete_connection(conn_id, actor=actor):
         raise NotFound(f"there is no connection {conn_id!r}", hint="`tickless connection list` shows those there are.")

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from tickless.api.access import Access, access
 from tickless.api.context import ActorOf, BackendOf
+from tickless.api.shape import Body
 from tickless.api.views import Page, PoolView
 from tickless.model.dag import check_id
 
 router = APIRouter(tags=["pools"])
 
 
-class PoolBody(BaseModel):
+class PoolBody(Body):
     """What a pool is set to."""
-
-    model_config = ConfigDict(extra="forbid")
 
     slots: int = Field(ge=0, lt=2**31)
 

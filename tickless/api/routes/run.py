@@ -10,11 +10,12 @@ from typing import Annotated, Any
 import anyio
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from tickless.api.access import Access, access
 from tickless.api.base import Backend
 from tickless.api.context import ActorOf, BackendOf, find_run, page_size
+from tickless.api.shape import Body
 from tickless.api.views import Page, RunStartedView, RunView
 from tickless.core.commands import StartRun
 from tickless.core.decision import AttemptEnded, RunChanged
@@ -25,20 +26,31 @@ from tickless.model.state import FINISHED_RUN_STATES, RunState
 
 router = APIRouter(tags=["runs"])
 
+_LINES_TYPE = "application/x-ndjson"
 
-class StartRunBody(BaseModel):
+
+class StartRunBody(Body):
     """What a new run is given."""
 
-    model_config = ConfigDict(extra="forbid")
-
     run_id: str | None = Field(None, min_length=1, max_length=250)
+    """Its name within the DAG; by default manual__ and the time."""
     conf: dict[str, Any] = Field(default_factory=dict)
+    """What its tasks are given."""
     logical_date: datetime | None = None
+    """With time zone."""
     idempotency_key: str | None = Field(None, min_length=1, max_length=200)
+    """The same key never starts a second run, however often a lost request is sent again."""
 
 
-@router.post("/dags/{dag_id}/runs", status_code=201, **access(Access.OPERATE))
-async def start_run(backend: BackendOf, dag_id: str, body: StartRunBody, response: Response) -> RunStartedView:
+@router.post(
+    "/dags/{dag_id}/runs",
+    status_code=201,
+    responses={200: {"model": RunStartedView, "description": "The idempotency key had started it before."}},
+    **access(Access.OPERATE),
+)
+async def start_run(
+    backend: BackendOf, actor: ActorOf, dag_id: str, body: StartRunBody, response: Response
+) -> RunStartedView:
     """Start a run; answered when it is committed. 200 instead of 201: the idempotency key had started it before."""
     check_id("dag_id", dag_id)
     if body.run_id is not None and not body.run_id.isprintable():
@@ -52,6 +64,7 @@ async def start_run(backend: BackendOf, dag_id: str, body: StartRunBody, respons
             conf=_conf_text(body.conf),
             logical_date=body.logical_date,
             idempotency_key=body.idempotency_key,
+            actor=actor,
         )
     )
     if not started.is_new:
@@ -98,7 +111,12 @@ async def cancel_run(backend: BackendOf, actor: ActorOf, run: int) -> RunView:
     return await _view(backend, run)
 
 
-@router.get("/runs/{run}/wait", response_class=StreamingResponse, **access(Access.READ))
+@router.get(
+    "/runs/{run}/wait",
+    response_class=StreamingResponse,
+    responses={200: {"content": {_LINES_TYPE: {"schema": {"type": "string"}}}}},
+    **access(Access.READ),
+)
 async def wait_run(
     backend: BackendOf, run: int, timeout_seconds: Annotated[float | None, Query(ge=0, le=86400)] = None
 ) -> StreamingResponse:
@@ -107,7 +125,7 @@ async def wait_run(
     Ends when the run is finished, or after `timeout_seconds` (then `is_finished` is false). Driven by events.
     """
     await find_run(backend, run)
-    return StreamingResponse(_progress(backend, run, timeout_seconds), media_type="application/x-ndjson")
+    return StreamingResponse(_progress(backend, run, timeout_seconds), media_type=_LINES_TYPE)
 
 
 def _conf_text(conf: dict[str, Any]) -> str:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel
 
 from tickless.api.access import Access, access
-from tickless.api.context import BackendOf, page_size
+from tickless.api.context import ActorOf, BackendOf, page_size
+from tickless.api.shape import View
 from tickless.api.views import ConnectionView, Page, VariableView
 
 router = APIRouter(tags=["secrets"])
 
 
-class RotatedView(BaseModel):
+class RotatedView(View):
     """What a rotation of the key has done."""
 
     sealed: int
@@ -56,6 +56,6 @@ async def open_connection(backend: BackendOf, conn_id: str) -> ConnectionView:
 
 
 @router.post("/secrets/rotate", **access(Access.ADMIN))
-async def rotate(backend: BackendOf) -> RotatedView:
+async def rotate(backend: BackendOf, actor: ActorOf) -> RotatedView:
     """Seal everything with a new key and forget the old one."""
-    return RotatedView(sealed=await backend.secrets.rotate())
+    return RotatedView(sealed=await backend.secrets.rotate(actor=actor))

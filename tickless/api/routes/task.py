@@ -60,7 +60,20 @@ async def list_attempts(
     return Page(items=[AttemptView.of(row) for row in rows])
 
 
-@router.get("/runs/{run}/tasks/{task_id}/logs", response_class=StreamingResponse, **access(Access.READ))
+@router.get(
+    "/runs/{run}/tasks/{task_id}/logs",
+    response_class=StreamingResponse,
+    responses={
+        200: {
+            "content": {"text/plain": {"schema": {"type": "string"}}},
+            "headers": {
+                "Tickless-Attempt": {"schema": {"type": "integer"}, "description": "Whose log it is."},
+                "Tickless-Try": {"schema": {"type": "integer"}, "description": "Which try that was."},
+            },
+        }
+    },
+    **access(Access.READ),
+)
 async def read_log(
     request: Request,
     backend: BackendOf,

@@ -5,20 +5,18 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict
 
 from tickless.api.access import Access, access
-from tickless.api.context import BackendOf, page_size
+from tickless.api.context import ActorOf, BackendOf, page_size
+from tickless.api.shape import Body
 from tickless.api.views import Page, VariableView
 from tickless.errors import NotFound
 
 router = APIRouter(tags=["variables"])
 
 
-class VariableBody(BaseModel):
+class VariableBody(Body):
     """What a variable is set to."""
-
-    model_config = ConfigDict(extra="forbid")
 
     value: str
     description: str | None = None
@@ -42,14 +40,14 @@ async def show_variable(backend: BackendOf, key: str) -> VariableView:
 
 
 @router.put("/variables/{key:path}", **access(Access.OPERATE))
-async def set_variable(backend: BackendOf, key: str, body: VariableBody) -> VariableView:
+async def set_variable(backend: BackendOf, actor: ActorOf, key: str, body: VariableBody) -> VariableView:
     """Create a variable or change its value. Without a description it keeps the one it has."""
-    await backend.secrets.set_variable(key, body.value, body.description)
+    await backend.secrets.set_variable(key, body.value, body.description, actor=actor)
     return VariableView.of(await backend.secrets.variable(key), is_open=False)
 
 
 @router.delete("/variables/{key:path}", status_code=204, **access(Access.OPERATE))
-async def delete_variable(backend: BackendOf, key: str) -> None:
+async def delete_variable(backend: BackendOf, actor: ActorOf, key: str) -> None:
     """Remove a variable."""
-    if not await backend.secrets.delete_variable(key):
+    if not await backend.secrets.delete_variable(key, actor=actor):
         raise NotFound(f"there is no variable {key!r}", hint="`tickless variable list` shows those there are.")

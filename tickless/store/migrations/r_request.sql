@@ -54,6 +54,12 @@ language sql security definer set search_path = pg_catalog, pg_temp as $$
     select tickless.request_command('unpause_dag', jsonb_build_object('dag_id', unpause_dag.dag_id))
 $$;
 
+-- Stop a run: what runs of it is ended, the rest is skipped.
+create or replace function tickless.cancel_run(run bigint) returns bigint
+language sql security definer set search_path = pg_catalog, pg_temp as $$
+    select tickless.request_command('cancel', jsonb_build_object('run', cancel_run.run))
+$$;
+
 -- Run tasks of a run again (none named: all of them); what runs is stopped first.
 create or replace function tickless.clear_task(
     run bigint, variadic tasks text[] default '{}'
@@ -77,6 +83,7 @@ $$;
 
 revoke execute on function
     tickless.hint_request(),
+    tickless.cancel_run(bigint),
     tickless.clear_task(bigint, text[]),
     tickless.mark_task(bigint, text, text[]),
     tickless.trigger_dag(text, jsonb, text, timestamptz, text),

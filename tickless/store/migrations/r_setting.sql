@@ -2,9 +2,11 @@
 
 -- p_rows: JSON array of row images, each with its "table"; one with "is_gone" is removed. With p_attempt this is the
 -- request p_number of that attempt: if it was carried out before, nothing is, and the answer is the same again.
--- Gives 'true' when a row was written or removed.
-create or replace function tickless.write_settings_v1(
-    p_shard int, p_epoch bigint, p_attempt bigint, p_number int, p_rows json
+-- Gives 'true' when a row was written or removed; then, or when there are no rows, p_events go into the audit.
+--
+-- write_settings_v1, which older releases called, stays behind in databases that have it.
+create or replace function tickless.write_settings_v2(
+    p_shard int, p_epoch bigint, p_attempt bigint, p_number int, p_rows json, p_events json
 ) returns text
 language plpgsql as $$
 declare
@@ -61,6 +63,10 @@ begin
     get diagnostics n = row_count;
     touched := touched + n;
 
+    if touched > 0 or json_array_length(p_rows) = 0 then
+        perform tickless.note_requests_v1(null, null, p_events);
+    end if;
+
     told := (touched > 0)::text;
     if p_attempt is not null then
         delete from tickless.attempt_request q
@@ -75,4 +81,4 @@ begin
 end
 $$;
 
-revoke execute on function tickless.write_settings_v1(int, bigint, bigint, int, json) from public;
+revoke execute on function tickless.write_settings_v2(int, bigint, bigint, int, json, json) from public;

@@ -45,9 +45,15 @@ limit 1
 
 -- name: events :many
 -- The audit, newest first.
--- $1 before: id bigint or null · $2 limit int
+-- $1 before: id bigint or null · $2 limit int · $3 dag_id text or null · $4 run bigint or null · $5 actor text or null
+-- $6 surface text or null: what stands before the name of an actor · $7 action text or null
+-- $8 since timestamptz or null · $9 until timestamptz or null
 select id, at, actor, action, dag_id, dag_run_key, task_id, detail::text as detail
 from tickless.event_log
 where id < coalesce($1, 9223372036854775807)
+    and ($3::text is null or dag_id = $3) and ($4::bigint is null or dag_run_key = $4)
+    and ($5::text is null or actor = $5) and ($6::text is null or split_part(actor, ':', 1) = $6)
+    and ($7::text is null or action = $7)
+    and ($8::timestamptz is null or at >= $8) and ($9::timestamptz is null or at < $9)
 order by id desc
 limit $2

@@ -67,7 +67,7 @@ join tickless.xcom x on x.dag_run_key = $1 and x.task_id = wanted.task_id and x.
 -- $1 limit int
 select
     r.id, r.dag_id, r.run_id, r.conf::text as conf, r.logical_date, r.idempotency_key,
-    by_key.key as key_of, by_name.key as name_of
+    by_key.key as key_of, by_name.key as name_of, 'sql:' || r.requested_by as actor
 from tickless.trigger_request r
 left join tickless.dag_run by_key on by_key.idempotency_key = r.idempotency_key
 left join tickless.dag_run by_name on by_name.dag_id = r.dag_id and by_name.run_id = r.run_id

@@ -1,7 +1,7 @@
 -- name: write_settings :one
 -- Writes variables and connections.
--- $1 shard int · $2 epoch bigint · $3 attempt bigint or null · $4 number int · $5 rows json
-select tickless.write_settings_v1($1, $2, $3, $4, $5) as value
+-- $1 shard int · $2 epoch bigint · $3 attempt bigint or null · $4 number int · $5 rows json · $6 events json or null
+select tickless.write_settings_v2($1, $2, $3, $4, $5, $6) as value
 
 -- name: variable :one
 -- One variable.
