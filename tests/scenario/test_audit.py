@@ -76,12 +76,20 @@ def test_every_route_that_changes_something_writes_its_line_of_the_audit() -> No
             "set_connection": (lambda: client.put("/connections/c", connection), "set_connection", {}),
             "delete_connection": (lambda: client.call("DELETE", "/connections/c"), "delete_connection", {}),
             "rotate": (lambda: client.post("/secrets/rotate"), "rotate_secret_key", {}),
+            "delete_run": (lambda: client.post(f"/runs/{live}/delete", {}), "delete", {"run": live, "dag_id": "d"}),
+            "delete_runs": (lambda: client.post("/dags/fails/delete-runs", {}), "delete", {"dag_id": "fails"}),
+            "delete_dag": (
+                lambda: client.post("/dags/asks/delete", {"force": True}),
+                *("delete_dag", {"dag_id": "asks"}),
+            ),
             "stop": (lambda: client.post("/stop", {}), "stop", {}),
         }
         routes = mutating_routes(stage.folder / "app")
         assert sorted(routes.values()) == sorted(calls), "a route that changes something is not tried here"
         for name, (call, action, about) in calls.items():
             last = stage.query("select coalesce(max(id), 0) as id from event_log")[0]["id"]
+            if name == "delete_run":
+                stage.end(live)
             call()
             if name == "stop":
                 stage.daemon.wait()

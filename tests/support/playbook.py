@@ -44,7 +44,8 @@ from tickless.model.report import Finished, Lost, Started
 from tickless.model.row import AttemptRow, InstanceRow, RunRow
 from tickless.model.schedule import ScheduleRules
 from tickless.model.state import FINISHED_RUN_STATES, AttemptState, EndReason
-from tickless.store.memory import MemoryStore, counted
+from tickless.store.memory import MemoryStore
+from tickless.store.revised import counted
 
 _REASON = {
     AttemptState.SUCCESS: EndReason.EXITED,

@@ -51,7 +51,8 @@ from tickless.model.state import (
     TaskState,
 )
 from tickless.store.base import QuarantinedEvent
-from tickless.store.memory import MemoryStore, counted
+from tickless.store.memory import MemoryStore
+from tickless.store.revised import counted
 
 MARKS = {EndReason.MARKED_SUCCESS.value, EndReason.MARKED_FAILED.value}
 DRAIN_CEILING = 5_000

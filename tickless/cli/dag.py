@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from tickless.cli.alteration import alter
 from tickless.cli.client import Client, path_of
 from tickless.cli.command import Group
 from tickless.cli.options import options_of
@@ -139,6 +140,19 @@ def _pause(ctx: click.Context, dag_id: str, verb: str) -> None:
         return say(f"DAG {dag_id} is paused")
     due = f", its next run is due {moment(found['next_run_at'])}" if found["next_run_at"] else ""
     say(f"DAG {dag_id} is not paused{due}")
+
+
+@dag.command("delete")
+@click.argument("dag_id", metavar="DAG")
+@click.option("--force", is_flag=True, help="Also a DAG that a file defines: it loses its runs and begins anew.")
+@click.option("--dry-run", is_flag=True, help="Say what would be deleted, and delete nothing.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.pass_context
+def delete(ctx: click.Context, dag_id: str, force: bool, dry_run: bool, yes: bool) -> None:
+    """Delete a DAG whose file is gone, with all its runs, versions and logs. It must have no unfinished runs."""
+    client = Client(options_of(ctx).socket)
+    path = path_of("dags", dag_id, "delete")
+    alter(ctx, client, path, {"force": force}, "delete", is_dry=dry_run, is_sure=yes)
 
 
 @dag.command("test")

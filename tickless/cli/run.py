@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from tickless.cli.alteration import alter
+from tickless.cli.alteration import alter, make_sure
 from tickless.cli.client import Client, path_of
 from tickless.cli.command import Group
 from tickless.cli.options import Options, options_of
@@ -17,7 +17,7 @@ from tickless.cli.output import duration, emit_fields, emit_json, emit_table, mo
 from tickless.cli.page import every_page
 from tickless.cli.problem import FAILED, OK, TIMED_OUT, say
 from tickless.cli.ref import run_number
-from tickless.errors import Unavailable, UserError
+from tickless.errors import Refused, Unavailable, UserError
 from tickless.model.state import RunState
 
 START_PATIENCE_SECONDS = 30.0
@@ -37,7 +37,9 @@ _COLUMNS = {
 _MOST_FAILURES = 5
 _STATES = [state.value for state in RunState]
 
-run = Group(name="run", help="Start, list, show and cancel dag runs. RUN is a run's number or DAG/RUN_ID.")
+run = Group(
+    name="run", help="Start, list, show, cancel, clear and delete dag runs. RUN is a run's number or DAG/RUN_ID."
+)
 
 
 @run.command("start")
@@ -219,6 +221,58 @@ def clear(
     client = Client(options_of(ctx).socket)
     body = {"tasks": list(tasks), "states": list(states), "since": since, "until": until, **choice}
     alter(ctx, client, path_of("dags", dag_id, "clear"), body, "clear", is_dry=dry_run, is_sure=yes)
+
+
+@run.command("delete")
+@click.argument("run_refs", metavar="[RUN]...", nargs=-1)
+@click.option("--dag", "dag_id", metavar="DAG", help="Instead of RUN: every finished run of this DAG that fits.")
+@click.option("--state", "states", type=click.Choice(_STATES), multiple=True, help="Only runs in this state.")
+@click.option("--since", help="Only runs queued at or after this moment, as 2026-11-22T00:00:00Z.")
+@click.option("--until", help="Only runs queued before this moment.")
+@click.option("--cancel", "is_cancelled", is_flag=True, help="Cancel a RUN that is not finished, and wait for its end.")
+@click.option("--dry-run", is_flag=True, help="Say what would be deleted, and delete nothing.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.pass_context
+def delete(
+    ctx: click.Context,
+    run_refs: tuple[str, ...],
+    dag_id: str | None,
+    states: tuple[str, ...],
+    since: str | None,
+    until: str | None,
+    is_cancelled: bool,
+    dry_run: bool,
+    yes: bool,
+) -> None:
+    """Delete finished runs, with their tasks, attempts, XComs, notes and logs. The audit keeps its lines."""
+    if bool(run_refs) == (dag_id is not None):
+        raise UserError("which runs?", hint="Give RUNs, or --dag DAG with --state, --since, --until.")
+    client = Client(options_of(ctx).socket)
+    if dag_id is not None:
+        if is_cancelled:
+            raise UserError(
+                "--cancel is for RUNs that are named", hint="Without a filter: tickless run delete RUN --cancel."
+            )
+        body = {"states": list(states), "since": since, "until": until}
+        alter(ctx, client, path_of("dags", dag_id, "delete-runs"), body, "delete", is_dry=dry_run, is_sure=yes)
+        return
+    if states or since or until:
+        raise UserError("--state, --since and --until go with --dag", hint="Name a DAG, or leave them out.")
+    for number in [run_number(client, text) for text in run_refs]:
+        if is_cancelled and not dry_run:
+            _cancel_and_wait(client, number, is_sure=yes)
+        alter(ctx, client, path_of("runs", number, "delete"), {}, "delete", is_dry=dry_run, is_sure=yes)
+
+
+def _cancel_and_wait(client: Client, number: int, *, is_sure: bool) -> None:
+    if client.get(path_of("runs", number))["is_finished"]:
+        return
+    make_sure(f"cancel run {number}", is_sure=is_sure)
+    try:
+        client.post(path_of("runs", number, "cancel"))
+    except Refused:
+        pass  # it has ended meanwhile
+    _wait(client, number, None)
 
 
 def _row(item: dict[str, Any]) -> dict[str, Any]:

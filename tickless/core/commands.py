@@ -84,6 +84,27 @@ class AlterTasks:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteRun:
+    """Delete a finished run. Its row goes with this commit, its other rows follow: the engine knows none of them."""
+
+    run: RunKey
+    is_finished: bool
+    """By its row, read after everything decided so far was committed."""
+    along: tuple[CommandProgress | RequestDone | EventRow, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteDag:
+    """Delete a DAG. First it is only asked whether that may be; its runs are deleted; `is_last` deletes the rest."""
+
+    dag_id: str
+    is_forced: bool
+    """Also one that a file defines: it begins anew."""
+    is_last: bool
+    along: tuple[CommandProgress | RequestDone | EventRow, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PauseDag:
     """From now on its schedule makes no runs, no run of it starts, no task of it is sent off. What runs goes on."""
 
@@ -105,7 +126,7 @@ class StopAdmitting:
     """The daemon is about to exit: admit nothing more. What runs goes on."""
 
 
-Command = StartRun | CancelRun | SetPool | PauseDag | UnpauseDag | AlterTasks | StopAdmitting
+Command = StartRun | CancelRun | SetPool | PauseDag | UnpauseDag | AlterTasks | DeleteRun | DeleteDag | StopAdmitting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,13 +11,17 @@ from tickless.model.order import StopOrder
 from tickless.model.row import (
     AttemptRow,
     CommandProgress,
+    DagGone,
     DagRow,
     DagVanishedRow,
     EventRow,
     InstanceRow,
     MapRow,
+    NoteRow,
     PoolRow,
     RequestDone,
+    RunGone,
+    RunRemains,
     RunRow,
     VersionRow,
     XComRow,
@@ -50,6 +54,10 @@ class Write:
         | RequestDone
         | CommandProgress
         | EventRow
+        | RunGone
+        | RunRemains
+        | DagGone
+        | NoteRow
     )
     expected: tuple[object, ...] | None = None
     is_insert: bool = False

@@ -2,7 +2,7 @@
 to wake up. No clock, no I/O, no randomness, no logging. See README.md in this folder for the theory of operation.
 
 This module is the front: it hands each event to the part that it concerns. The parts stand on each other in this
-order, and none calls upwards: `changes`, `quota`, `runs`, `attempts`, `stopping`, `control`, `revision`,
+order, and none calls upwards: `changes`, `quota`, `runs`, `attempts`, `stopping`, `control`, `revision`, `deletion`,
 `schedules`, `versions`, `restore`.
 
 The work of a step is proportional to what changed. What could be larger (making the instances of a wide DAG,
@@ -23,6 +23,7 @@ from tickless.core.changes import Changes
 from tickless.core.commands import RunStarted
 from tickless.core.control import Control
 from tickless.core.decision import Decision
+from tickless.core.deletion import Deletion
 from tickless.core.quota import Quota
 from tickless.core.record import Instance, Run
 from tickless.core.restore import Restore
@@ -66,6 +67,7 @@ class Engine:
         self._stopping = Stopping(self._changes, self._quota, self._runs, self._attempts, self.timers)
         self._control = Control(self._changes, self._quota, self._runs, self._stopping)
         self._revision = Revision(self._changes, self._quota, self._runs, self._attempts, decode_spec)
+        self._deletion = Deletion(self._changes, self._quota, self._runs, self._attempts)
         self.schedules = Schedules(
             self._changes, self._quota, self._runs, self.timers, schedule_rules or ScheduleRules()
         )
@@ -162,6 +164,10 @@ class Engine:
                 self.schedules.pause(event)
             case commands.AlterTasks():
                 self._revision.alter_tasks(event)
+            case commands.DeleteRun():
+                self._deletion.delete_run(event)
+            case commands.DeleteDag():
+                self._deletion.delete_dag(event)
             case commands.StopAdmitting():
                 self.is_stopping = True
             case _:

@@ -353,6 +353,16 @@ class DagState:
         self.is_looked_at = False  # a generator on the agenda makes what is due
         self.schedule_problem: str | None = None  # why nobody can say what comes next
 
+    def forget(self) -> None:
+        """It was deleted. Its semaphores stay: lanes know them, and nobody holds anything of them."""
+        self.last_number = 0
+        self.is_paused = False
+        self.last = None
+        self.scheduled_since = None
+        self.failed_in_a_row = 0
+        self.armed_at = None
+        self.schedule_problem = None
+
     def image(self) -> DagRow:
         return DagRow(
             dag_id=self.dag_id,

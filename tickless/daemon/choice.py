@@ -1,9 +1,9 @@
-"""What clear and mark may ask for, and which tasks of a DAG version they mean. Pure."""
+"""What clear, mark and delete may ask for, and which tasks of a DAG version they mean. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import msgspec
@@ -12,13 +12,18 @@ from tickless.core.commands import TaskVerb
 from tickless.errors import UserError
 from tickless.model.dag import DagSpec
 from tickless.model.row import InstanceRow
-from tickless.model.state import RunState, TaskState
+from tickless.model.state import FINISHED_RUN_STATES, RunState, TaskState
 from tickless.store.base import RunQuery
 
 CLEAR = "clear"
 MARK = "mark"
 ALTERATIONS = frozenset({CLEAR, MARK})
-"""Kinds of commands that are worked off here."""
+"""Kinds of commands that change task instances."""
+DELETE_RUN = "delete_run"
+DELETE_DAG = "delete_dag"
+DELETIONS = frozenset({DELETE_RUN, DELETE_DAG})
+AT_THE_DESK = ALTERATIONS | DELETIONS
+"""Kinds of commands that need rows, or more than one commit."""
 BAD_STATES = (TaskState.FAILED, TaskState.UPSTREAM_FAILED)
 
 
@@ -88,9 +93,48 @@ def read_alteration(kind: str, payload: str) -> Alteration:
         raise UserError(f"a task can be marked success or failed, not {order.state}")
     if kind == CLEAR and order.state is not None:
         raise UserError("clear takes no state")
-    if order.runs is not None and any(at and at.tzinfo is None for at in (order.runs.since, order.runs.until)):
-        raise UserError("since and until need a time zone", hint="Write them as 2026-11-22T00:00:00Z.")
+    if order.runs is not None:
+        _check_moments(order.runs)
     return order
+
+
+class DeletionOrder(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """The payload of `delete_run` (either `run` or `runs`) and `delete_dag` (`dag_id`)."""
+
+    run: int | None = None
+    runs: RunFilter | None = None
+    dag_id: str | None = None
+    force: bool = False
+    """Also a DAG that a file defines: it begins anew."""
+
+    def query(self) -> RunQuery:
+        """Which runs, unless it is one by its number."""
+        if self.dag_id is not None:
+            return RunQuery(dag_id=self.dag_id)
+        assert self.runs is not None
+        asked = self.runs.query()
+        return asked if asked.states else replace(asked, states=tuple(sorted(FINISHED_RUN_STATES)))
+
+
+def read_deletion(kind: str, payload: str) -> DeletionOrder:
+    """The payload of a command. Raises UserError."""
+    try:
+        order = msgspec.json.decode(payload, type=DeletionOrder)
+    except msgspec.ValidationError as error:
+        raise UserError(f"the payload of {kind} cannot be read: {error}") from None
+    given = [name for name in ("run", "runs", "dag_id") if getattr(order, name) is not None]
+    if kind == DELETE_RUN and given not in (["run"], ["runs"]):
+        raise UserError(f"{kind} needs a run or a filter of runs, one of them")
+    if kind == DELETE_DAG and given != ["dag_id"]:
+        raise UserError(f"{kind} needs the id of a DAG, and nothing else")
+    if order.runs is not None:
+        _check_moments(order.runs)
+    return order
+
+
+def _check_moments(runs: RunFilter) -> None:
+    if any(at and at.tzinfo is None for at in (runs.since, runs.until)):
+        raise UserError("since and until need a time zone", hint="Write them as 2026-11-22T00:00:00Z.")
 
 
 def choose(spec: DagSpec, tasks: Iterable[str], *, upstream: bool = False, downstream: bool = False) -> list[str]:

@@ -145,6 +145,7 @@ class Daemon:
         await store.open()
         reader = Reader(store.read())
         watch = RunWatch()
+        logs = LogFiles(self._home / "logs")
         executors = self._executors(self._launcher)
 
         def publish(effect: Effect) -> None:
@@ -165,10 +166,12 @@ class Daemon:
             decode_spec=msgspec.json.Decoder(DagSpec).decode,
             publish=publish,
             prepare=self._revive,
+            logs=logs,
         )
         catalogue = Catalogue(scheduler=scheduler, store=store, reader=reader, folders=len(folders))
         self._health.import_errors = lambda: len(catalogue.problems)
         self._health.launcher = lambda: f"pid {self._launcher.pid}" if self._launcher.pid is not None else "away"
+        scheduler.desk.deletions.when_dag_deleted = catalogue.tell_all
         scheduler.on_rebuilt += [catalogue.tell_all, watch.resync]
         secrets = Secrets(
             store=store,
@@ -181,7 +184,7 @@ class Daemon:
         backend = DaemonBackend(
             scheduler=scheduler,
             reader=reader,
-            logs=LogFiles(self._home / "logs"),
+            logs=logs,
             secrets=secrets,
             watch=watch,
             health=self._health,

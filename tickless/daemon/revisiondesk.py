@@ -1,4 +1,4 @@
-"""Commands that need rows, or more than one commit: clear and mark, of one run or of all that fit a filter.
+"""Commands that need rows, or more than one commit: clear, mark and delete, of one run or of all that fit a filter.
 
 Each is a row of `command`, whoever asks: SQL writes it, and so does the API, which then waits for its end. It is
 worked off in slices: read how far it has come and the rows that are next, let the engine decide about them, and
@@ -22,9 +22,11 @@ from tickless.clock import Clock
 from tickless.core.commands import AlterTasks, FinishedRun, TaskVerb
 from tickless.core.decision import Write
 from tickless.core.revision import RowsBehind
-from tickless.daemon.choice import ALTERATIONS, Alteration, Phase, read_alteration
+from tickless.daemon.choice import AT_THE_DESK, DELETIONS, Alteration, Phase, read_alteration, read_deletion
+from tickless.daemon.deletion import Deletions
 from tickless.daemon.term import Term
 from tickless.errors import NotFound, Refused, TicklessError, UserError
+from tickless.logs.base import LogStore
 from tickless.model.dag import DagSpec
 from tickless.model.id import RunKey
 from tickless.model.row import CommandProgress, EventRow, InstanceRow, RequestDone
@@ -55,7 +57,10 @@ class Cursor(msgspec.Struct, omit_defaults=True):
 class RevisionDesk:
     """Works off the commands of its kinds, one term after the other; callers of `ask` wait here meanwhile."""
 
-    def __init__(self, *, store: Store, clock: Clock, decode_spec: Callable[[str], DagSpec]) -> None:
+    def __init__(
+        self, *, store: Store, clock: Clock, decode_spec: Callable[[str], DagSpec], logs: LogStore | None = None
+    ) -> None:
+        self.deletions = Deletions(store=store, clock=clock, logs=logs)
         self._store = store
         self._clock = clock
         self._decode_spec = decode_spec
@@ -68,7 +73,7 @@ class RevisionDesk:
 
     async def ask(self, kind: str, payload: str, actor: str) -> Altered:
         """Commit a command, and wait until it is carried out. Raises what refuses it."""
-        read_alteration(kind, payload)  # what cannot be read need not be written
+        (read_deletion if kind in DELETIONS else read_alteration)(kind, payload)  # else it need not be written
         number = await self._store.add_command(kind, payload, actor)
         future: asyncio.Future[Altered] = asyncio.get_running_loop().create_future()
         self._waiting[number] = future
@@ -80,6 +85,9 @@ class RevisionDesk:
 
     async def preview(self, kind: str, payload: str) -> Preview:
         """What would be changed now, as committed."""
+        if kind in DELETIONS:
+            tasks, runs = await self.deletions.count(read_deletion(kind, payload))
+            return Preview(tasks=tasks, runs=runs, first=())
         order = read_alteration(kind, payload)
         cursor = Cursor()
         tasks = runs = 0
@@ -105,10 +113,13 @@ class RevisionDesk:
         """Until the term ends."""
         while True:
             self._dirty.clear()  # before the read: a hint during it is remembered
-            found = [each for each in await self._store.open_commands() if each.kind in ALTERATIONS]
+            found = [each for each in await self._store.open_commands() if each.kind in AT_THE_DESK]
             await self._answer({each.id for each in found})
             for command in found:
-                await self._advance(term, command)
+                if command.kind in DELETIONS:
+                    await self.deletions.advance(term, command)
+                else:
+                    await self._advance(term, command)
             await term.drain()
             if found:
                 failpoint.hit("daemon.after_slice")

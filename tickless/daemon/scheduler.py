@@ -24,13 +24,14 @@ from tickless.core.commands import RunStarted
 from tickless.core.decision import Effect, Write
 from tickless.core.engine import Engine
 from tickless.core.runs import run_id_taken
-from tickless.daemon.choice import ALTERATIONS
+from tickless.daemon.choice import AT_THE_DESK
 from tickless.daemon.orders import OrderRules
 from tickless.daemon.revisiondesk import RevisionDesk
 from tickless.daemon.sqlcommands import command_of, event_of, start_of
 from tickless.daemon.term import MAX_BACKLOG_ROWS, Ended, Entry, Input, Poison, Term
 from tickless.errors import Conflict, TicklessError, Unavailable, UserError
 from tickless.executors.base import Executor
+from tickless.logs.base import LogStore
 from tickless.model.dag import DagSpec
 from tickless.model.limit import Limits, Routing
 from tickless.model.row import RequestDone
@@ -60,9 +61,10 @@ class Scheduler:
         decode_spec: Callable[[str], DagSpec],
         publish: Callable[[Effect], None],
         prepare: Callable[[], Awaitable[None]] | None = None,
+        logs: LogStore | None = None,
     ) -> None:
         """`publish` is told each effect that is released. `prepare` is called before each rebuild: it brings
-        a private Postgres and the launcher back if they died."""
+        a private Postgres and the launcher back if they died. `logs` are deleted with the runs that wrote them."""
         self._store = store
         self._executors = executors
         self._clock = clock
@@ -80,7 +82,7 @@ class Scheduler:
         self._tasks: anyio.abc.TaskGroup | None = None
         self._is_stopping = False
         self._requests_dirty = asyncio.Event()
-        self.desk = RevisionDesk(store=store, clock=clock, decode_spec=decode_spec)
+        self.desk = RevisionDesk(store=store, clock=clock, decode_spec=decode_spec, logs=logs)
         """Works off what is asked of tasks that may be finished."""
         self.on_rebuilt: list[Callable[[], None]] = []
         """Called at the start of each term: sources that keep no record of what was not committed offer it again."""
@@ -260,7 +262,7 @@ class Scheduler:
                     term.write(Write(RequestDone(table="trigger_request", id=trigger.id, run=trigger.key_of)))
                 else:
                     self._serve(term, "trigger_request", trigger.id, partial(start_of, trigger))
-            orders = [each for each in await self._store.open_commands() if each.kind not in ALTERATIONS]
+            orders = [each for each in await self._store.open_commands() if each.kind not in AT_THE_DESK]
             for order in orders:
                 self._serve(term, "command", order.id, partial(command_of, order), order)
             await term.drain()

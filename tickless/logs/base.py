@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Protocol
 
 
@@ -12,6 +12,10 @@ class LogStore(Protocol):
 
     async def size(self, log_path: str) -> int | None:
         """Bytes written so far; None = there is no log (not started yet, or removed)."""
+        ...
+
+    async def remove(self, log_paths: Sequence[str]) -> list[str]:
+        """Delete logs; what is not there is no error. Sentences about those that could not be deleted."""
         ...
 
     def read(self, log_path: str, *, offset: int = 0) -> AsyncIterator[bytes]:

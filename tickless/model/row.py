@@ -7,8 +7,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from tickless.model.id import AttemptId, RunKey, TaskId, TaskKey, VersionKey
+from tickless.model.id import UNMAPPED, AttemptId, RunKey, TaskId, TaskKey, VersionKey
 from tickless.model.state import AttemptState, EndReason, RunState, TaskState
+
+MAX_NOTE_LENGTH = 1000
+"""Characters of a note, as in Airflow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,6 +218,41 @@ class XComsDropped:
     @property
     def instance(self) -> TaskKey:
         return TaskKey(self.run, self.task_id, self.map_index)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunGone:
+    """A finished run is deleted: nobody sees it any more. What remains of it follows in batches."""
+
+    run: RunKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRemains:
+    """Rows of a run that has gone are deleted: these attempts, and up to `most` rows of each other kind."""
+
+    run: RunKey
+    attempts: tuple[AttemptId, ...]
+    most: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DagGone:
+    """A DAG that has no runs is deleted, with all its versions."""
+
+    dag_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoteRow:
+    """`note`: what somebody wrote about a run (`task_id` empty) or a task instance. `text` None = it is removed."""
+
+    run: RunKey
+    task_id: str = ""
+    map_index: int = UNMAPPED
+    text: str | None
+    author: str
+    changed_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

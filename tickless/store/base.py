@@ -20,7 +20,7 @@ from tickless.core.decision import Write
 from tickless.core.snapshot import Snapshot as Snapshot
 from tickless.errors import UserError
 from tickless.model.id import AttemptId, Epoch, RunKey
-from tickless.model.row import EventRow, InstanceRow, InstanceTally, RunRow, VersionRow
+from tickless.model.row import EventRow, InstanceRow, InstanceTally, NoteRow, RunRow, VersionRow
 from tickless.model.setting import ConnectionRow, SettingRow, VariableRow
 from tickless.model.state import RunState, TaskState
 
@@ -89,6 +89,19 @@ class CommittedRun:
     row: RunRow
     version: VersionRow
     tallies: tuple[InstanceTally, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remains:
+    """What is left of a run that was deleted: some of its attempts with their logs, and whether there is more."""
+
+    attempts: tuple[tuple[AttemptId, str], ...]
+    has_more: bool
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing is left."""
+        return not self.attempts and not self.has_more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,6 +193,14 @@ class Store(Protocol):
 
     async def next_run(self, query: RunQuery, after: RunKey) -> RunKey | None:
         """The next run in the order of keys that fits."""
+        ...
+
+    async def remains(self, run: RunKey, limit: int) -> Remains:
+        """What is left of a run, at most so many of its attempts."""
+        ...
+
+    async def notes(self, runs: Sequence[RunKey], *, only_of_runs: bool = False) -> list[NoteRow]:
+        """Notes of some runs and of their task instances."""
         ...
 
     async def open_commands(self) -> list[CommandRequest]:

@@ -20,13 +20,17 @@ from tickless.model.id import AttemptId, RunKey, TaskKey, VersionKey
 from tickless.model.row import (
     AttemptRow,
     CommandProgress,
+    DagGone,
     DagRow,
     DagVanishedRow,
     EventRow,
     InstanceRow,
     MapRow,
+    NoteRow,
     PoolRow,
     RequestDone,
+    RunGone,
+    RunRemains,
     RunRow,
     VersionRow,
     XComRow,
@@ -51,6 +55,10 @@ Row = (
     | XComsDropped
     | EventRow
     | MapRow
+    | RunGone
+    | RunRemains
+    | DagGone
+    | NoteRow
 )
 Guarded = tuple[R, tuple[object, ...]]
 """A row image and what its guarded columns must be now."""
@@ -87,6 +95,10 @@ class Batch:
     progress: dict[int, CommandProgress] = field(default_factory=dict)
     dropped_xcoms: dict[TaskKey, XComsDropped] = field(default_factory=dict)
     events: list[EventRow] = field(default_factory=list)
+    gone_runs: dict[RunKey, RunGone] = field(default_factory=dict)
+    remains: dict[RunKey, RunRemains] = field(default_factory=dict)
+    gone_dags: dict[str, DagGone] = field(default_factory=dict)
+    notes: dict[tuple[RunKey, str, int], NoteRow] = field(default_factory=dict)
 
     @staticmethod
     def of(writes: Iterable[Write]) -> Batch:
@@ -115,6 +127,18 @@ class Batch:
                 self.progress[row.id] = row
             case EventRow():
                 self.events.append(row)
+            case NoteRow():
+                self.notes[row.run, row.task_id, row.map_index] = row
+            case RunGone():
+                self.gone_runs[row.run] = row
+            case RunRemains():
+                self.remains[row.run] = row
+            case DagGone():
+                # Deletions come first in a flush: what was to be written of the DAG before is not written at all.
+                self.versions = {key: each for key, each in self.versions.items() if each.dag_id != row.dag_id}
+                self.dags.pop(row.dag_id, None)
+                self.dag_states.pop(row.dag_id, None)
+                self.gone_dags[row.dag_id] = row
             case RequestDone():
                 self.requests[row.table, row.id] = row
             case DagRow():
@@ -152,6 +176,10 @@ class Batch:
             + len(self.progress)
             + len(self.dropped_xcoms)
             + len(self.events)
+            + len(self.gone_runs)
+            + sum(row.most for row in self.remains.values())
+            + len(self.gone_dags)
+            + len(self.notes)
         )
 
     def rows(self) -> Iterator[Row]:
@@ -159,6 +187,7 @@ class Batch:
         for plain in (
             *(self.versions, self.pools, self.new_runs, self.new_instances, self.new_attempts),
             *(self.xcoms, self.requests, self.dag_states, self.maps, self.progress, self.dropped_xcoms),
+            *(self.gone_runs, self.remains, self.gone_dags, self.notes),
         ):
             yield from plain.values()
         yield from self.events
@@ -204,6 +233,19 @@ class Batch:
         try:
             events = _encode(self.events).decode() if self.events else None
             return (_plain(self.progress), _plain(self.dropped_xcoms), events)
+        except (UnicodeEncodeError, OverflowError) as error:
+            raise Unstorable(f"a row cannot be encoded: {error}", sqlstate="22021") from error
+
+    def encode_revised(self) -> tuple[str | None, ...] | None:
+        """What is deleted and noted, for `revise_v1`; None when there is nothing of it.
+
+        Raises Unstorable as `encode` does.
+        """
+        sections = (self.gone_runs, self.remains, self.gone_dags, self.notes)
+        if not any(sections):
+            return None
+        try:
+            return (_plain(self.gone_runs), _plain(self.remains), _plain(self.gone_dags), _plain(self.notes))
         except (UnicodeEncodeError, OverflowError) as error:
             raise Unstorable(f"a row cannot be encoded: {error}", sqlstate="22021") from error
 

@@ -8,8 +8,7 @@ plain dicts), a picture at any moment (`load_now`).
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -24,7 +23,6 @@ from tickless.model.row import (
     DagRow,
     EventRow,
     InstanceRow,
-    InstanceTally,
     MapRow,
     PoolRow,
     RequestDone,
@@ -36,16 +34,14 @@ from tickless.model.setting import ConnectionRow, SettingGone, SettingRow, Varia
 from tickless.model.state import FINISHED_RUN_STATES, FINISHED_TASK_STATES, LIVE_ATTEMPT_STATES, TaskState
 from tickless.store.base import (
     XCOM_PAGE,
-    CommandOutcome,
     CommandRequest,
-    CommittedRun,
     ImportProblem,
     PulledXCom,
     QuarantinedEvent,
-    RunQuery,
     TriggerRequest,
 )
 from tickless.store.batch import Batch, DagPointer
+from tickless.store.revised import RevisedTables, counted
 from tickless.store.setting import encode_settings, too_much
 from tickless.store.storable import make_storable, why_unstorable
 
@@ -54,10 +50,11 @@ MAX_OPEN_REQUESTS = 500
 DEFAULT_POOL_SLOTS = 128
 
 
-class MemoryStore:
+class MemoryStore(RevisedTables):
     """See the module's docstring. The tables are public; a test may look, and play the operator who edits them."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.epoch = Epoch(0)
         self.owner: str | None = None
         self.versions: dict[VersionKey, VersionRow] = {}
@@ -135,6 +132,7 @@ class MemoryStore:
         self._check_storable(batch)
         self._check_guards(batch)
         self._check_unique(batch)
+        self._revise(batch)
         self.versions |= batch.versions
         for dag_id, pointer in batch.dags.items():
             old = self.dags.get(dag_id)
@@ -190,8 +188,8 @@ class MemoryStore:
             maps=[row for key, row in sorted(self.maps.items()) if row.run in keys],
             attempts=[a for _, a in sorted(self.attempts.items()) if a.state in LIVE_ATTEMPT_STATES],
             pools=[pool for _, pool in sorted(self.pools.items())],
-            last_run=max(self.runs, default=RunKey(0)),
-            last_version=max(self.versions, default=0),
+            last_run=max((*self.runs, self.last_run)),
+            last_version=max((*self.versions, self.last_version)),
         )
 
     def quarantine_now(self, epoch: Epoch, event: QuarantinedEvent) -> int:
@@ -345,56 +343,6 @@ class MemoryStore:
     async def taken_names(self, names: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
         return self.taken_names_now(names)
 
-    async def add_command(self, kind: str, payload: str, actor: str) -> int:
-        number = self.request_command(kind, payload)
-        self.commands[number] = replace(self.commands[number], actor=actor)
-        return number
-
-    async def command_outcomes(self, numbers: Sequence[int]) -> list[CommandOutcome]:
-        done = [(number, self.done.get(("command", number))) for number in numbers]
-        return [
-            CommandOutcome(id=number, error=row.error, cursor=self.commands[number].cursor)
-            for number, row in done
-            if row is not None
-        ]
-
-    async def committed_run(self, run: RunKey) -> CommittedRun | None:
-        row = self.runs.get(run)
-        if row is None:
-            return None
-        mine = [each for each in self.instances.values() if each.run == run and each.state in FINISHED_TASK_STATES]
-        return CommittedRun(row=row, version=self.versions[row.version], tallies=tuple(counted(mine)))
-
-    async def chosen_instances(
-        self,
-        run: RunKey,
-        task_ids: Sequence[str],
-        states: Sequence[TaskState],
-        *,
-        after: tuple[int, int],
-        limit: int,
-    ) -> list[InstanceRow]:
-        place = {task_id: index for index, task_id in enumerate(task_ids)}
-        found = [
-            (place[key.task_id], key.map_index, instance)
-            for key, instance in self.instances.items()
-            if key.run == run and key.task_id in place and (not states or instance.state in states)
-        ]
-        found.sort(key=lambda each: each[:2])
-        return [instance for index, map_index, instance in found if (index, map_index) > after][:limit]
-
-    async def next_run(self, query: RunQuery, after: RunKey) -> RunKey | None:
-        for key, row in sorted(self.runs.items()):
-            if (
-                key > after
-                and row.dag_id == query.dag_id
-                and (not query.states or row.state in query.states)
-                and (query.since is None or row.queued_at >= query.since)
-                and (query.until is None or row.queued_at < query.until)
-            ):
-                return key
-        return None
-
     async def open_commands(self) -> list[CommandRequest]:
         return self.open_commands_now()
 
@@ -468,6 +416,7 @@ class MemoryStore:
         for key in [*batch.new_instances, *(key for key, _ in batch.xcoms)]:
             if key.run not in self.runs and key.run not in batch.new_runs:
                 raise Conflict(f"instance {key} has no run")
+        self._check_revision(batch)
         for dag_id in batch.dag_states:
             if dag_id not in self.dags and dag_id not in batch.dags:
                 raise Conflict(f"there is no DAG {dag_id}")
@@ -497,7 +446,11 @@ class MemoryStore:
             names.add((run.dag_id, run.run_id))
             if run.idempotency_key is not None:
                 idempotency.add(run.idempotency_key)
-        numbers = {(version.dag_id, version.number): key for key, version in self.versions.items()}
+        numbers = {
+            (version.dag_id, version.number): key
+            for key, version in self.versions.items()
+            if version.dag_id not in batch.gone_dags
+        }
         for key, version in batch.versions.items():
             if numbers.setdefault((version.dag_id, version.number), key) != key:
                 raise Unstorable(f"version {version.dag_id} {version.number} exists already", sqlstate="23505")
@@ -510,14 +463,3 @@ class MemoryStore:
         sqlstate = self.refuse(row) or why_unstorable(row)
         if sqlstate is not None:
             raise Unstorable(f"{type(row).__name__} cannot be stored", sqlstate=sqlstate)
-
-
-def counted(finished: Iterable[InstanceRow]) -> list[InstanceTally]:
-    """Finished instances by run, task and state."""
-    finished = list(finished)
-    counts = Counter((row.run, row.task_id, row.state) for row in finished)
-    returned = Counter((row.run, row.task_id, row.state) for row in finished if row.has_returned)
-    return [
-        InstanceTally(run=at[0], task_id=at[1], state=at[2], count=count, returned=returned[at])
-        for at, count in sorted(counts.items())
-    ]

@@ -30,7 +30,7 @@ from tickless.core.decision import Write
 from tickless.core.snapshot import Snapshot
 from tickless.errors import Conflict, TicklessError, Unavailable
 from tickless.model.id import AttemptId, Epoch, RunKey
-from tickless.model.row import EventRow, InstanceRow
+from tickless.model.row import EventRow, InstanceRow, NoteRow
 from tickless.model.setting import ConnectionRow, SettingRow, VariableRow
 from tickless.model.state import TaskState
 from tickless.store.base import (
@@ -41,6 +41,7 @@ from tickless.store.base import (
     ImportProblem,
     PulledXCom,
     QuarantinedEvent,
+    Remains,
     RunQuery,
     TriggerRequest,
 )
@@ -48,7 +49,7 @@ from tickless.store.batch import Batch
 from tickless.store.connect import DRIVER_ERRORS, Connection, connect, map_error
 from tickless.store.loading import read_snapshot
 from tickless.store.pool import SEARCH_PATH, ReadPool
-from tickless.store.rows import instance_row, run_row, tally_row, version_row
+from tickless.store.rows import instance_row, note_row, run_row, tally_row, version_row
 from tickless.store.setting import connection_row, encode_settings, too_much, variable_row
 from tickless.store.sql import query
 from tickless.store.storable import make_storable
@@ -64,6 +65,10 @@ _CHOSEN_INSTANCES = query("chosen_instances")
 _NEXT_RUN = query("next_run")
 _FLUSH = query("flush")
 _FLUSH_WITH_REQUESTS = query("flush_with_requests")
+_FLUSH_WITH_REVISION = query("flush_with_revision")
+_ATTEMPTS_OF_RUN = query("attempts_of_run")
+_HAS_REMAINS = query("has_remains")
+_NOTES = query("notes")
 _TAKE_EPOCH = query("take_epoch")
 _END_RECORDED_WRITER = query("end_recorded_writer")
 _BLOCKERS = query("blockers")
@@ -171,7 +176,10 @@ class PostgresStore:
         sections = batch.encode()
         failpoint.hit("store.before_flush")
         requested = batch.encode_requested()
+        revised = batch.encode_revised()
         statement = _FLUSH if requested is None else _FLUSH_WITH_REQUESTS
+        if revised is not None:
+            statement, requested = _FLUSH_WITH_REVISION, (*(requested or (None, None, None)), *revised)
         await self._write(statement, self._shard_id, epoch, batch.counts(), *sections, *(requested or ()))
         failpoint.hit("store.after_flush")
 
@@ -280,6 +288,17 @@ class PostgresStore:
         wanted = [state.value for state in query.states] or None
         row = await self._pool.fetchrow(_NEXT_RUN, query.dag_id, after, wanted, query.since, query.until)
         return RunKey(row["key"]) if row is not None else None
+
+    async def remains(self, run: RunKey, limit: int) -> Remains:
+        attempts = await self._pool.fetch(_ATTEMPTS_OF_RUN, run, limit)
+        more = await self._pool.fetchrow(_HAS_REMAINS, run)
+        return Remains(
+            attempts=tuple((AttemptId(row["attempt_id"]), row["log_path"]) for row in attempts),
+            has_more=more is not None and more["has_remains"],
+        )
+
+    async def notes(self, runs: Sequence[RunKey], *, only_of_runs: bool = False) -> list[NoteRow]:
+        return [note_row(row) for row in await self._pool.fetch(_NOTES, list(runs), only_of_runs)]
 
     async def open_commands(self) -> list[CommandRequest]:
         rows = await self._pool.fetch(_OPEN_COMMANDS, MAX_OPEN_REQUESTS)

@@ -15,13 +15,13 @@ import msgspec
 
 from tickless.core.snapshot import Snapshot
 from tickless.model.id import AttemptId, RunKey, TaskKey, VersionKey
-from tickless.model.row import AttemptRow, EventRow, InstanceRow, RunRow, VersionRow, XComRow
+from tickless.model.row import AttemptRow, EventRow, InstanceRow, NoteRow, RunRow, VersionRow, XComRow
 from tickless.model.schedule import Interval, ScheduleSpec
 from tickless.model.setting import ConnectionRow, VariableRow
 from tickless.model.state import FINISHED_RUN_STATES, RunState, TaskState
 from tickless.store.loading import read_snapshot
 from tickless.store.pool import ReadPool, Record
-from tickless.store.rows import attempt_row, instance_row, run_row, task_state, version_row
+from tickless.store.rows import attempt_row, instance_row, note_row, run_row, task_state, version_row
 from tickless.store.setting import connection_row, variable_row
 from tickless.store.sql import query
 
@@ -47,6 +47,7 @@ _INSTANCE = query("instance")
 _ATTEMPTS = query("attempts")
 _ATTEMPT = query("attempt")
 _XCOMS = query("xcoms")
+_NOTES = query("notes")
 _POOLS = query("pools")
 _LEADER = query("leader")
 _TRIGGER_REQUEST = query("trigger_request")
@@ -251,6 +252,10 @@ class Reader:
         for row in await self._pool.fetch(_INSTANCE_COUNTS, list(runs)):
             counts.setdefault(RunKey(row["dag_run_key"]), {})[task_state(row["state"])] = row["count"]
         return counts
+
+    async def notes(self, runs: Sequence[RunKey], *, only_of_runs: bool = False) -> list[NoteRow]:
+        """Notes of some runs and of their task instances."""
+        return [note_row(row) for row in await self._pool.fetch(_NOTES, list(runs), only_of_runs)]
 
     # Task instances and attempts
 

@@ -5,7 +5,17 @@ from __future__ import annotations
 import asyncpg
 
 from tickless.model.id import AttemptId, RunKey, TaskId, VersionKey
-from tickless.model.row import AttemptRow, DagRow, InstanceRow, InstanceTally, MapRow, PoolRow, RunRow, VersionRow
+from tickless.model.row import (
+    AttemptRow,
+    DagRow,
+    InstanceRow,
+    InstanceTally,
+    MapRow,
+    NoteRow,
+    PoolRow,
+    RunRow,
+    VersionRow,
+)
 from tickless.model.state import AttemptState, EndReason, RunState, TaskState
 
 _TASK_STATES: dict[str | None, TaskState] = {state.value: state for state in TaskState} | {None: TaskState.NONE}
@@ -137,4 +147,15 @@ def map_row(record: asyncpg.Record) -> MapRow:
         task_id=TaskId(record["task_id"]),
         length=record["length"],
         expanded_upto=record["expanded_upto"],
+    )
+
+
+def note_row(record: asyncpg.Record) -> NoteRow:
+    return NoteRow(
+        run=RunKey(record["dag_run_key"]),
+        task_id=record["task_id"],
+        map_index=record["map_index"],
+        text=record["text"],
+        author=record["author"],
+        changed_at=record["changed_at"],
     )

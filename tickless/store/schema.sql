@@ -21,8 +21,12 @@ create table shard (
     owner text,
     backend_pid int,
     backend_start timestamptz,
-    taken_at timestamptz
+    taken_at timestamptz,
+    last_run bigint not null default 0,
+    last_version bigint not null default 0
 ) with (fillfactor = 50);
+comment on column shard.last_run is 'the highest key of a run that was deleted: keys are never given twice';
+comment on column shard.last_version is 'the same of versions of DAGs';
 comment on table shard is 'Who leads. Each flush holds its row FOR SHARE and checks the epoch; taking the lead raises it.';
 insert into shard (shard_id) values (1);
 
@@ -282,3 +286,14 @@ create table attempt_request (
 );
 comment on table attempt_request is
 'The last request of each running attempt that has changed something, and its answer: asked again, it changes nothing.';
+
+create table note (
+    dag_run_key bigint not null,
+    task_id text collate "C" not null check (length(task_id) <= 250),
+    map_index int not null,
+    text text not null check (length(text) between 1 and 1000),
+    author text not null,
+    changed_at timestamptz not null,
+    primary key (dag_run_key, task_id, map_index)
+);
+comment on column note.task_id is 'empty: the note is about the run';

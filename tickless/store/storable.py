@@ -14,7 +14,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from tickless.model.row import XComRow
+from tickless.model.row import MAX_NOTE_LENGTH, NoteRow, XComRow
 
 MAX_ID_LENGTH = 250
 MAX_VALUE_BYTES = 16 * 1024 * 1024
@@ -41,7 +41,10 @@ def why_unstorable(row: Any) -> str | None:
                 return "22P05"
             if _UNSTORABLE.search(value):
                 return "22021"
-            if each.name in _IDS and not 0 < len(value) <= MAX_ID_LENGTH:
+            least = 0 if isinstance(row, NoteRow) else 1  # a note about a run names no task
+            if each.name in _IDS and not least <= len(value) <= MAX_ID_LENGTH:
+                return "23514"
+            if isinstance(row, NoteRow) and each.name == "text" and not 0 < len(value) <= MAX_NOTE_LENGTH:
                 return "23514"
             is_json = each.name in _JSON or (each.name == "value" and isinstance(row, XComRow))
             if is_json and (sqlstate := why_bad_json(value)) is not None:

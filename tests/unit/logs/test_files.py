@@ -40,6 +40,27 @@ def test_links_pipes_and_folders_are_refused(folder: Path) -> None:
             open_beneath(folder, path)
 
 
+def names_in(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+async def test_logs_are_deleted_with_the_folder_of_their_run_and_nothing_outside_ever(folder: Path) -> None:
+    (folder / "etl" / "1").mkdir()
+    (folder / "etl" / "2").mkdir()
+    for name in ("1/a.log", "1/b.log", "2/c.log", "2/kept"):
+        (folder / "etl" / name).write_text("said")
+    (folder / "etl" / "link").symlink_to(folder.parent)
+    (folder / "etl" / "2" / "d.log").symlink_to(folder.parent / "secret")
+    logs = LogFiles(folder)
+    paths = ["etl/1/a.log", "etl/1/b.log", "etl/2/c.log", "etl/2/d.log", "etl/2/never.log", "nobody/1/a.log"]
+    assert await logs.remove(paths) == []
+    assert names_in(folder) == ["etl", "etl/2", "etl/2/kept", "etl/link"]
+    bad = ["../secret", "etl/link/secret", "/etc/passwd", "etl"]
+    problems = await logs.remove(bad)
+    assert len(problems) == len(bad) and all(path in problem for path, problem in zip(bad, problems, strict=True))
+    assert (folder.parent / "secret").read_text() == "secret"
+
+
 async def test_a_log_is_read_whole_and_from_an_offset(folder: Path) -> None:
     content = os.urandom(300_000)
     (folder / "etl" / "a.log").write_bytes(content)

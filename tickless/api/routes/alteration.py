@@ -1,4 +1,4 @@
-"""Clear and mark: of tasks of one run, or of all runs that fit a filter."""
+"""Clear and mark: of tasks of one run, or of all runs that fit a filter. And what deletes runs and DAGs."""
 
 from __future__ import annotations
 
@@ -48,6 +48,31 @@ class RunsBody(ChoiceBody):
     """Queued before it."""
 
 
+class DeleteBody(Body):
+    """Whether only to ask."""
+
+    dry_run: bool = False
+    """Say what would be deleted, and delete nothing."""
+
+
+class DeleteRunsBody(DeleteBody):
+    """Which finished runs of a DAG."""
+
+    states: list[RunState] = Field(default_factory=list)
+    """None = success and failed."""
+    since: datetime | None = None
+    """Queued at or after this moment."""
+    until: datetime | None = None
+    """Queued before it."""
+
+
+class DeleteDagBody(DeleteBody):
+    """Which DAGs."""
+
+    force: bool = False
+    """Also a DAG that a file defines: it begins anew."""
+
+
 class TaskRefView(View):
     """A task instance in short."""
 
@@ -86,11 +111,27 @@ async def mark(backend: BackendOf, actor: ActorOf, run: int, body: MarkBody) -> 
 @router.post("/dags/{dag_id}/clear", **access(Access.OPERATE))
 async def clear_runs(backend: BackendOf, actor: ActorOf, dag_id: str, body: RunsBody) -> AlteredView:
     """The same for every run that fits; answered when all of it is committed."""
-    runs = {"dag_id": dag_id, "states": [state.value for state in body.states]}
-    for name, moment in (("since", body.since), ("until", body.until)):
-        if moment is not None:
-            runs[name] = moment.isoformat()
-    return await _alter(backend, actor, "clear", body, {"runs": runs})
+    return await _alter(backend, actor, "clear", body, {"runs": _filter(dag_id, body)})
+
+
+@router.post("/runs/{run}/delete", **access(Access.OPERATE))
+async def delete_run(backend: BackendOf, actor: ActorOf, run: int, body: DeleteBody) -> AlteredView:
+    """Delete a finished run, with its tasks, attempts, XComs, notes and logs; answered when all of it has gone."""
+    await find_run(backend, run)
+    return await _carry_out(backend, actor, "delete_run", {"run": run}, is_dry=body.dry_run)
+
+
+@router.post("/dags/{dag_id}/delete-runs", **access(Access.OPERATE))
+async def delete_runs(backend: BackendOf, actor: ActorOf, dag_id: str, body: DeleteRunsBody) -> AlteredView:
+    """The same for every finished run that fits. Unfinished ones that are asked for are left alone, with why."""
+    return await _carry_out(backend, actor, "delete_run", {"runs": _filter(dag_id, body)}, is_dry=body.dry_run)
+
+
+@router.post("/dags/{dag_id}/delete", **access(Access.OPERATE))
+async def delete_dag(backend: BackendOf, actor: ActorOf, dag_id: str, body: DeleteDagBody) -> AlteredView:
+    """Delete a DAG with all its runs and versions. 409 when it has unfinished runs, or a file that defines it."""
+    order = {"dag_id": dag_id, "force": body.force}
+    return await _carry_out(backend, actor, "delete_dag", order, is_dry=body.dry_run)
 
 
 async def _alter(backend: Backend, actor: str, kind: str, body: ChoiceBody, about: dict[str, Any]) -> AlteredView:
@@ -98,8 +139,20 @@ async def _alter(backend: Backend, actor: str, kind: str, body: ChoiceBody, abou
         **about,
         **{name: getattr(body, name) for name in ("tasks", "upstream", "downstream", "only_failed")},
     }
+    return await _carry_out(backend, actor, kind, order, is_dry=body.dry_run)
+
+
+def _filter(dag_id: str, body: RunsBody | DeleteRunsBody) -> dict[str, Any]:
+    runs: dict[str, Any] = {"dag_id": dag_id, "states": [state.value for state in body.states]}
+    for name, moment in (("since", body.since), ("until", body.until)):
+        if moment is not None:
+            runs[name] = moment.isoformat()
+    return runs
+
+
+async def _carry_out(backend: Backend, actor: str, kind: str, order: dict[str, Any], *, is_dry: bool) -> AlteredView:
     payload = json.dumps(order)
-    if body.dry_run:
+    if is_dry:
         found = await backend.preview(kind, payload)
         first = [
             TaskRefView(run=row.run, task_id=row.task_id, map_index=row.map_index, state=row.state)

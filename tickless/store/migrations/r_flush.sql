@@ -238,7 +238,7 @@ end
 $$;
 
 -- What people's requests bring along: how far commands have come, values that are dropped because they are made anew,
--- the audit. Called in one statement with a flush, after it; apart, so that the hot flush is not the slower for it.
+-- the audit. Called in one statement with a flush, before it; apart, so that the hot flush is not the slower for it.
 create or replace function tickless.note_requests_v1(p_progress json, p_dropped_xcoms json, p_events json) returns void
 language plpgsql as $$
 begin

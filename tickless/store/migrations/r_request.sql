@@ -60,6 +60,12 @@ language sql security definer set search_path = pg_catalog, pg_temp as $$
     select tickless.request_command('cancel', jsonb_build_object('run', cancel_run.run))
 $$;
 
+-- Delete a finished run, with its tasks, attempts, XComs, notes and logs.
+create or replace function tickless.delete_run(run bigint) returns bigint
+language sql security definer set search_path = pg_catalog, pg_temp as $$
+    select tickless.request_command('delete_run', jsonb_build_object('run', delete_run.run))
+$$;
+
 -- Run tasks of a run again (none named: all of them); what runs is stopped first.
 create or replace function tickless.clear_task(
     run bigint, variadic tasks text[] default '{}'
@@ -83,6 +89,7 @@ $$;
 
 revoke execute on function
     tickless.hint_request(),
+    tickless.delete_run(bigint),
     tickless.cancel_run(bigint),
     tickless.clear_task(bigint, text[]),
     tickless.mark_task(bigint, text, text[]),

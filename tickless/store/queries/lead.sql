@@ -6,14 +6,14 @@
 select tickless.flush_v3($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
 
 -- name: flush_with_requests :exec
--- The same, with what people's requests bring along.
+-- The same, with what people's requests bring along: first, for what is dropped may come anew.
 -- $1 shard int · $2 epoch bigint · $3 expected row counts int[] · $4 versions · $5 dags · $6 dag states · $7 pools
 -- $8 new runs · $9 runs · $10 new instances · $11 instances · $12 new attempts · $13 attempts · $14 xcoms
 -- $15 requests · $16 maps
 -- $17 progress of commands · $18 dropped xcoms · $19 events: json or null
 select
-    tickless.flush_v3($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16),
-    tickless.note_requests_v1($17, $18, $19)
+    tickless.note_requests_v1($17, $18, $19),
+    tickless.flush_v3($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
 
 -- name: take_epoch :one
 -- The next epoch; waits for flushes of an older one that are in flight.

@@ -81,5 +81,7 @@ select pool, slots from tickless.slot_pool order by pool
 -- name: load_highest :one
 -- The highest keys ever committed.
 select
-    coalesce((select max(key) from tickless.dag_run), 0) as last_run,
-    coalesce((select max(key) from tickless.dag_version), 0) as last_version
+    greatest((select max(key) from tickless.dag_run), (select max(last_run) from tickless.shard), 0) as last_run,
+    greatest(
+        (select max(key) from tickless.dag_version), (select max(last_version) from tickless.shard), 0
+    ) as last_version

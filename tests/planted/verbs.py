@@ -1,0 +1,86 @@
+"""Sabotages of what people do after the fact: delete, note, mark whole runs."""
+
+from __future__ import annotations
+
+from tests.planted.runner import Sabotage
+
+DELETION = "tickless/core/deletion.py"
+DESK = "tickless/daemon/deletion.py"
+LOGS = "tickless/logs/files.py"
+REVISE = "tickless/store/migrations/r_revise.sql"
+UNIT = "tests/unit/core/test_deletion.py::"
+CONTRACT = "tests/contract/test_revised.py::"
+WHOLE = "tests/scenario/test_deletion.py::"
+
+SABOTAGES = [
+    Sabotage(
+        name="run_deleted_under_its_process",
+        file=DELETION,
+        old="            if attempt.row.run == key:\n",
+        new="            if attempt.row.run == -key:\n",
+        tests=(UNIT + "test_a_run_with_a_process_left_is_refused",),
+    ),
+    Sabotage(
+        name="run_deleted_that_another_looks_back_at",
+        file=DELETION,
+        old="            if other.row.previous_run == key:\n",
+        new="            if other.row.previous_run == -key:\n",
+        tests=(UNIT + "test_a_run_that_an_unfinished_one_looks_back_at_is_refused",),
+    ),
+    Sabotage(
+        name="number_of_a_deleted_run_given_again",
+        file=REVISE,
+        old="        update tickless.shard s set last_run = last_key where",
+        new="        update tickless.shard s set last_run = 0 where",
+        tests=(
+            CONTRACT + "test_the_number_of_a_deleted_run_or_version_is_never_given_again[postgres]",
+            WHOLE + "test_a_finished_run_goes_with_its_rows_and_logs_and_its_number_is_never_given_again",
+        ),
+    ),
+    Sabotage(
+        name="unfinished_run_deleted",
+        file=REVISE,
+        old="            where d.key = r.run and d.state in ('success', 'failed')\n",
+        new="            where d.key = r.run\n",
+        tests=(CONTRACT + "test_only_a_finished_run_can_be_deleted_and_nothing_else_of_the_flush_is_done[postgres-3]",),
+    ),
+    Sabotage(
+        name="remains_forgotten_after_a_kill",
+        file=DESK,
+        old="            if cursor.remains:\n",
+        new="            if cursor.remains and cursor.runs != 1:\n",
+        tests=(WHOLE + "test_a_filter_deletes_what_is_finished_and_a_daemon_killed_in_the_middle_goes_on",),
+    ),
+    Sabotage(
+        name="rows_deleted_before_their_logs",
+        file=DESK,
+        old="            if self._logs is not None:\n",
+        new="            if self._logs is None:\n",
+        tests=(WHOLE + "test_a_filter_deletes_what_is_finished_and_a_daemon_killed_in_the_middle_goes_on",),
+    ),
+    Sabotage(
+        name="deleted_dag_not_told_again",
+        file=DESK,
+        old="                self.when_dag_deleted()\n",
+        new="",
+        tests=(WHOLE + "test_a_dag_goes_when_its_file_is_gone_and_begins_anew_when_forced",),
+    ),
+    Sabotage(
+        name="log_deleted_through_a_link",
+        file=LOGS,
+        old="inner = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)",
+        new="inner = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=at)",
+        tests=(
+            "tests/unit/logs/test_files.py::test_logs_are_deleted_with_the_folder_of_their_run_and_nothing_outside_ever",
+        ),
+    ),
+    Sabotage(
+        name="value_of_the_new_try_dropped_with_the_old_one",
+        file="tickless/store/queries/lead.sql",
+        old="    tickless.note_requests_v1($17, $18, $19),\n"
+        "    tickless.flush_v3($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)\n",
+        new="    tickless.flush_v3($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16),\n"
+        "    tickless.note_requests_v1($17, $18, $19)\n",
+        tests=(CONTRACT + "test_what_a_cleared_task_handed_on_goes_and_what_follows_stays[postgres]",),
+    ),
+]
