@@ -10,6 +10,8 @@ Driver exceptions stop at the adapter that owns the driver, which raises one of 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class TicklessError(Exception):
     """Base of every error that tickless raises on purpose.
@@ -60,3 +62,12 @@ class Unstorable(TicklessError):
 
 class InvariantBroken(TicklessError):
     """Something that cannot happen happened: a bug in tickless."""
+
+
+def did_you_mean(word: str, names: Iterable[str]) -> str | None:
+    """A hint for a misspelt name: the nearest of those there are, None when none is near."""
+    import difflib  # only for whoever made a mistake: every process of a task imports this module
+
+    folded = {name.casefold(): name for name in names}
+    near = difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=0.6)
+    return f"Did you mean {folded[near[0]]!r}?" if near else None

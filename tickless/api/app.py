@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Request
 from starlette.types import ASGIApp
 
 from tickless.api import problems
 from tickless.api.access import Access, access, check_every_route
 from tickless.api.base import Backend
+from tickless.api.context import no_strangers
 from tickless.api.document import ABOUT, document
 from tickless.api.routes import alteration, connection, daemon, dag, event, pool, run, secret, task, variable, why
 
@@ -41,7 +42,7 @@ def make_app(backend: Backend | None) -> FastAPI:
     )
     app.state.backend = backend
     for noun in (dag, run, task, why, pool, secret, variable, connection, daemon, alteration, event):
-        app.include_router(noun.router, prefix=PREFIX)
+        app.include_router(noun.router, prefix=PREFIX, dependencies=[Depends(no_strangers)])
     app.include_router(_schema, prefix=PREFIX)
     app.include_router(daemon.health)
     problems.install(app)

@@ -7,7 +7,7 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 
 from tickless.api.base import Backend
-from tickless.errors import NotFound
+from tickless.errors import NotFound, UserError, did_you_mean
 from tickless.model.id import UNMAPPED, RunKey, TaskId, TaskKey
 from tickless.store.reader import MAX_PAGE, InstanceInfo, RunInfo
 
@@ -23,6 +23,17 @@ async def _actor(request: Request) -> str:
 ActorOf = Annotated[str, Depends(_actor)]
 """Who calls, for the audit: unix:NAME."""
 BackendOf = Annotated[Backend, Depends(_backend)]
+
+
+async def no_strangers(request: Request) -> None:
+    """Refuse query parameters that the route does not have: a filter that is misspelt must not answer with everything.
+
+    A dependency of every route.
+    """
+    known = {each.alias for each in request.scope["route"].dependant.query_params}
+    for name in request.query_params:
+        if name not in known:
+            raise UserError(f"there is no query parameter {name!r} here", hint=did_you_mean(name, known))
 
 
 async def find_run(backend: Backend, run: int) -> RunInfo:

@@ -132,6 +132,8 @@ async def _of_validation(_: Request, error: Exception) -> JSONResponse:
 
 async def _of_http(_: Request, error: Exception) -> JSONResponse:
     ours = cast(HTTPException, error)
+    if ours.status_code == 400:  # FastAPI's for a body of which it cannot say where it is wrong
+        return problem(422, "invalid", "the body cannot be read", "Send JSON in UTF-8, not nested hundreds deep.")
     code = {404: "no_such_route", 405: "method_not_allowed"}.get(ours.status_code, "invalid")
     return problem(ours.status_code, code, str(ours.detail), headers=ours.headers)
 
