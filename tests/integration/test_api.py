@@ -139,6 +139,7 @@ def test_a_run_is_found_by_its_name_whatever_is_in_it(client: Client) -> None:
         (UserError, "POST", "/dags/etl/runs", {"run_id": "two\nlines"}),
         (UserError, "PUT", "/pools/p", {"slots": -1}),
         (UserError, "GET", "/runs?state=sleeping", None),
+        (UserError, "GET", "/runs?stat=failed", None),
         (InvariantBroken, "GET", "/nothing-here", None),
         (InvariantBroken, "DELETE", "/pools", None),
     ],
@@ -159,6 +160,43 @@ def test_a_problem_has_detail_hint_and_code(daemon: Served, client: Client) -> N
     assert response.status == 503
     assert response.getheader("content-type") == "application/problem+json"
     assert json.loads(response.read())["code"] == "unavailable"
+
+
+@pytest.mark.parametrize(
+    ("request_line", "body", "says", "hint"),
+    [
+        ("GET /api/v1/runs?stat=failed", b"", "no query parameter 'stat'", "Did you mean 'state'?"),
+        ("GET /api/v1/runs/1?state=failed", b"", "no query parameter 'state'", None),
+        (
+            "PUT /api/v1/pools/p",
+            b"\xff\xfe",
+            "the body cannot be read",
+            "Send JSON in UTF-8, not nested hundreds deep.",
+        ),
+        (
+            "PUT /api/v1/pools/p",
+            b"[" * 100_000,
+            "the body cannot be read",
+            "Send JSON in UTF-8, not nested hundreds deep.",
+        ),
+        ("PUT /api/v1/pools/p", b'{"slots": 1, "slot": 2}', "slot: Extra inputs are not permitted", None),
+        ("PUT /api/v1/pools/p", b'{"slots": 1e400}', "slots: ", None),
+        ("PUT /api/v1/pools/p", b'{"slots"', "the body is not JSON: Expecting ':' delimiter (at character 8)", None),
+        ("GET /api/v1/runs/" + "9" * 5000, b"", "run: ", None),
+        ("GET /api/v1/dags?limit=0", b"", "limit: ", None),
+    ],
+)
+def test_what_makes_no_sense_is_said_where(
+    daemon: Served, request_line: str, body: bytes, says: str, hint: str | None
+) -> None:
+    head = (
+        f"{request_line} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    response = raw(daemon.socket, head.encode() + body)
+    found = json.loads(response.read())
+    assert (response.status, found["code"]) == (422, "invalid")
+    assert says in found["detail"]
+    assert found.get("hint") == hint
 
 
 def test_a_bug_of_ours_is_answered_and_the_next_request_works(daemon: Served, client: Client) -> None:

@@ -125,6 +125,9 @@ async def _of_ours(_: Request, error: Exception) -> JSONResponse:
 async def _of_validation(_: Request, error: Exception) -> JSONResponse:
     found = []
     for detail in cast(RequestValidationError, error).errors():
+        if detail["type"] == "json_invalid":
+            found.append(f"the body is not JSON: {detail['ctx']['error']} (at character {detail['loc'][-1]})")
+            continue
         where = ".".join(str(part) for part in detail["loc"] if part not in ("body", "query", "path"))
         found.append(f"{where}: {detail['msg']}" if where else str(detail["msg"]))
     return problem(422, "invalid", "; ".join(found))
