@@ -169,7 +169,7 @@ def test_a_problem_has_detail_hint_and_code(daemon: Served, client: Client) -> N
         ("GET /api/v1/runs/1?state=failed", b"", "no query parameter 'state'", None),
         (
             "PUT /api/v1/pools/p",
-            b"\xff\xfe",
+            b"{\xff}",
             "the body cannot be read",
             "Send JSON in UTF-8, not nested hundreds deep.",
         ),
