@@ -13,7 +13,7 @@ import pytest
 from tests.support.store import NOW, attempt, change, connected, instance, new, opened, run, version, xcom
 from tickless.errors import Unavailable, UserError
 from tickless.model.id import AttemptId, RunKey, TaskId, TaskKey, VersionKey
-from tickless.model.row import DagVanishedRow, InstanceRow, PoolRow, RequestDone
+from tickless.model.row import DagVanishedRow, InstanceRow, PoolRow, RequestDone, RunRow
 from tickless.model.state import AttemptState, EndReason, RunState, TaskState
 from tickless.store.base import ImportProblem, QuarantinedEvent
 from tickless.store.pool import ReadPool
@@ -80,6 +80,34 @@ async def test_import_errors(store: PostgresStore, reader: Reader) -> None:
     assert (first.folder, first.file, first.error, first.traceback, first.line) == ("dags", "a.py", "no", "T", 7)
     assert first.at.tzinfo is not None
     assert second.file == "b.py"
+
+
+async def test_the_run_before_by_logical_date(store: PostgresStore, reader: Reader) -> None:
+    """Not by when it was made: a backfill makes runs of long ago."""
+    epoch = await store.take_epoch("host:1")
+
+    def at(key: int, day: int | None, state: RunState, dag_id: str = "etl") -> RunRow:
+        logical = None if day is None else NOW + timedelta(days=day)
+        return run(key, dag_id=dag_id, state=state, logical_date=logical, queued_at=NOW + timedelta(days=3, hours=key))
+
+    rows = [
+        at(1, 1, RunState.SUCCESS),
+        at(2, 2, RunState.FAILED),
+        at(3, 4, RunState.SUCCESS),
+        at(4, None, RunState.SUCCESS),  # counts from day 3, 4 h
+        at(5, -7, RunState.SUCCESS),
+        at(6, 2, RunState.SUCCESS, "other"),
+    ]
+    await store.flush(epoch, new(version(), *rows))
+
+    async def before(day: float, state: RunState | None = None) -> int | None:
+        found = await reader.previous_run("etl", NOW + timedelta(days=day), state)
+        return None if found is None else found.row.key
+
+    assert [await before(day) for day in (-7, 1, 2, 3, 4, 9)] == [None, 5, 1, 2, 4, 3]
+    assert [await before(day, RunState.SUCCESS) for day in (1, 2, 3, 4)] == [5, 1, 1, 4]
+    assert await before(9, RunState.FAILED) == 2
+    assert await before(9, RunState.RUNNING) is None
 
 
 async def test_runs_page_by_page_newest_first(store: PostgresStore, reader: Reader) -> None:

@@ -118,6 +118,21 @@ with DAG("triggers"):
 with DAG("triggered"):
     bash("echo", 'echo "$TICKLESS_CONF"')
 
+@task
+def look(prev_end_date_success, prev_start_date_success, ti, **context):
+    before = ti.get_previous_dagrun()
+    return [
+        prev_start_date_success and prev_start_date_success.isoformat(),
+        prev_end_date_success and prev_end_date_success.isoformat(),
+        str(context["prev_data_interval_end_success"]),
+        before and before.run_id,
+        before and before.state,
+    ]
+
+with DAG("looks_back"):
+    look()
+    bash("templated", "echo '{{ prev_start_date_success | ts if prev_start_date_success else 'first' }}'")
+
 from tickless import TriggerDagRunOperator
 with DAG("operators"):
     made = make.override(task_id="made")(["x"])
@@ -163,6 +178,21 @@ def test_variables_are_set_got_and_deleted_and_the_environment_comes_first(stage
     assert (row["key"], row["description"]) == ("plain", "said once")
     assert "second" not in row["val"]
     assert (stage.home / "secret.key").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_run_looks_at_the_one_before(stage: Stage) -> None:
+    first, second = _success(stage, "looks_back"), _success(stage, "looks back")
+    assert stage.output(first, "look") == [None, None, "None", None, None]
+    assert stage.output(first, "templated") == "first"
+    row = stage.query("select * from dag_run where key = $1", first)[0]
+    assert stage.output(second, "look") == [
+        row["started_at"].isoformat(),
+        row["ended_at"].isoformat(),
+        str(row["queued_at"]),
+        row["run_id"],
+        "success",
+    ]
+    assert stage.output(second, "templated") == row["started_at"].isoformat()
 
 
 def test_runs_are_triggered_and_looked_after(stage: Stage) -> None:

@@ -171,7 +171,9 @@ _CHECKS: Mapping[str, tuple[str, Callable[[str, object], Any]]] = {
 }
 """Argument -> its field in the TaskSpec (weight_rule, multiple_outputs and params aside) and its check."""
 
-_ABSENT_TASK_ARGUMENTS: Mapping[str, object] = {
+TASK_FIELDS: Mapping[str, str] = {name: field for name, (field, _) in _CHECKS.items()}
+
+ABSENT_TASK_ARGUMENTS: Mapping[str, object] = {
     "depends_on_past": False, "ignore_first_depends_on_past": True, "wait_for_downstream": False,
     "wait_for_past_depends_before_skipping": False,
     "retry_policy": None, "start_date": None, "end_date": None, "sla": None,
@@ -186,12 +188,14 @@ _ABSENT_TASK_ARGUMENTS: Mapping[str, object] = {
 ABSENT_DAG_ARGUMENTS: Mapping[str, object] = {
     "deadline": None,
     "owner_links": None, "access_control": None, "on_success_callback": None, "on_failure_callback": None,
-    "auto_register": True, "dag_display_name": None,
+    "auto_register": True,
     "sla_miss_callback": None,
 }  # fmt: skip
 """Airflow's arguments that this release does not have, with the value that asks for nothing."""
 
-_IGNORED = frozenset({"owner", "task_display_name", "doc", "doc_json", "doc_yaml", "doc_rst", "logger_name"})
+IGNORED = frozenset(
+    {"owner", "task_display_name", "dag_display_name", "doc", "doc_json", "doc_yaml", "doc_rst", "logger_name"}
+)
 """Airflow's labels: they change nothing about what runs or when."""
 
 
@@ -199,17 +203,19 @@ def check_task_arguments(what: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Task arguments as written -> fields of a TaskSpec, plus `weight_rule`. `dag` is the caller's to take out."""
     fields: dict[str, Any] = {}
     for name, value in given.items():
+        if name == "email" and not given.get("email_on_failure", True) and not given.get("email_on_retry", True):
+            continue  # nobody is to be written to
         if name in _CHECKS:
             field, check = _CHECKS[name]
             fields[field] = check(f"{name} of {what}", value)
         else:
-            refuse_unknown(what, name, value, _CHECKS, _ABSENT_TASK_ARGUMENTS)
+            refuse_unknown(what, name, value, _CHECKS, ABSENT_TASK_ARGUMENTS)
     return fields
 
 
 def refuse_unknown(what: str, name: str, value: object, known: Collection[str], absent: Mapping[str, object]) -> None:
     """Raise for an argument that we do not have, unless it is one of Airflow's and asks for nothing."""
-    if name in _IGNORED:
+    if name in IGNORED:
         return
     if name in absent:
         if value is None or value == absent[name] or (not value and not absent[name]):

@@ -7,18 +7,24 @@ arguments and templates as names; it is only built when somebody asks for it.
 from __future__ import annotations
 
 import json
+import logging
 import re
+import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from tickless.authoring import macros
 from tickless.authoring.daemon import daemon
+from tickless.authoring.dagrun import DagRun
+from tickless.authoring.keys import CONTEXT, TASK_INSTANCE
+from tickless.authoring.standin import Context, Lazy
 from tickless.authoring.xcom import RETURN_KEY
 from tickless.exceptions import AirflowException, AirflowNotFoundException
 from tickless.model.dag import TaskKind
 from tickless.model.id import UNMAPPED
 from tickless.model.order import Order
+from tickless.model.state import RunState, TaskState
 
 if TYPE_CHECKING:
     from tickless.authoring.dag import DAG
@@ -29,31 +35,18 @@ MAX_PUSHED = 1000
 _STORABLE = re.compile("[^\0\ud800-\udfff]+")
 _ABSENT: Any = object()
 
-CONTEXT_KEYS = frozenset({
-    "conf", "conn", "dag", "dag_run", "data_interval_end", "data_interval_start", "ds", "ds_nodash", "inlets",
-    "logical_date", "macros", "outlets", "params", "run_id", "task", "task_instance", "task_instance_key_str",
-    "templates_dict", "test_mode", "ti", "try_number", "ts", "ts_nodash", "ts_nodash_with_tz", "var",
-})  # fmt: skip
+CONTEXT_KEYS = frozenset(CONTEXT)
 """What the context holds: names that a function may have as arguments without being given them."""
 
 
-class DagRun:
-    """The run that a task belongs to, as its task sees it."""
+class TaskInstanceKey(NamedTuple):
+    """Names an attempt, for people and their dicts."""
 
-    def __init__(self, order: Order) -> None:
-        self.dag_id = order.dag_id
-        self.run_id = order.run_id
-        self.run_type = order.run_type
-        self.conf: dict[str, Any] = json.loads(order.conf)
-        self.queued_at = _instant(order.run_queued_at)
-        self.start_date = _instant(order.run_started_at)
-        self.logical_date = _instant(order.logical_date)
-        self.run_after = self.logical_date or self.queued_at
-        self.data_interval_start = _instant(order.data_interval_start) or self.run_after
-        self.data_interval_end = _instant(order.data_interval_end) or self.run_after
-
-    def __repr__(self) -> str:
-        return f"<DagRun {self.dag_id} {self.run_id}>"
+    dag_id: str
+    task_id: str
+    run_id: str
+    try_number: int
+    map_index: int
 
 
 class TaskInstance:
@@ -63,11 +56,13 @@ class TaskInstance:
         "_context",
         "_encode",
         "_inputs",
+        "_previous",
         "follow",
         "multiple_outputs",
         "order",
         "pushed",
         "skip_below",
+        "start_date",
     )
 
     def __init__(
@@ -86,9 +81,12 @@ class TaskInstance:
         """Of the tasks directly below, those that shall run; None: all, as their trigger rules say."""
         self.skip_below = False
         """Skip everything below, whatever the trigger rules say."""
+        self.start_date = datetime.now(UTC)
+        """When this process began with the task; what the database has is when its gate was opened."""
         self._inputs = inputs
         self._encode = encode
-        self._context: dict[str, Any] | None = None
+        self._context: Context | None = None
+        self._previous: dict[RunState | None, DagRun | None] = {}
 
     @property
     def task_id(self) -> str:
@@ -130,6 +128,55 @@ class TaskInstance:
         run: DagRun = self.get_template_context()["dag_run"]
         return run
 
+    @property
+    def state(self) -> str:
+        return TaskState.RUNNING.value
+
+    @property
+    def end_date(self) -> None:
+        """It runs."""
+
+    @property
+    def hostname(self) -> str:
+        return socket.gethostname()
+
+    @property
+    def operator(self) -> str:
+        return self.task.operator_name
+
+    @property
+    def pool(self) -> str:
+        return str(self.task.pool)
+
+    @property
+    def queue(self) -> str:
+        return str(self.task.queue)
+
+    @property
+    def priority_weight(self) -> int:
+        """Its own; what counts in the queue may include that of the tasks below."""
+        return int(self.task.priority_weight)
+
+    @property
+    def key(self) -> TaskInstanceKey:
+        return TaskInstanceKey(self.dag_id, self.task_id, self.run_id, self.try_number, self.map_index)
+
+    @property
+    def log(self) -> logging.Logger:
+        return logging.getLogger("tickless.task")
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"ti has no {name!r} in this release; it has {', '.join(TASK_INSTANCE)}")
+
+    def get_previous_dagrun(self, state: str | None = None) -> DagRun | None:
+        """The run of this DAG before its own by logical date (a run without one counts from when it was asked for);
+        the latest one in this state, if a state is given. The daemon is asked once."""
+        wanted = None if state is None else RunState(state)
+        if wanted not in self._previous:
+            found = daemon("the previous run").previous_run(wanted)
+            self._previous[wanted] = None if found is None else DagRun(found)
+        return self._previous[wanted]
+
     def xcom_push(self, key: object, value: Any) -> None:
         """Hand on a value under a key. It can be read once this task has ended, also when it fails."""
         if not isinstance(key, str) or not 1 <= len(key) <= 512 or not _STORABLE.fullmatch(key):
@@ -140,7 +187,10 @@ class TaskInstance:
                 "(and say multiple_outputs=False if the task is annotated to return a dict)"
             )
         if self.order.kind is TaskKind.BASH:
-            raise AirflowException("the function of a bash task cannot push: its process becomes the command")
+            raise AirflowException(
+                "a bash task cannot push: its process becomes the command. The last line of its output is its return "
+                "value; what else is to be handed on can be pushed by a @task before or after it"
+            )
         text = self._encode(key, value)
         self.pushed[key] = "null" if text is None else text
 
@@ -153,11 +203,17 @@ class TaskInstance:
         map_indexes: int | Sequence[int] | None = None,
         dag_id: str | None = None,
         run_id: str | None = None,
+        include_prior_dates: bool = False,
     ) -> Any:
         """What tasks have handed on: a list for a list of ids, and for a mapped task. `default` is for what is missing.
 
         Of its own run, if no other is named. What the task was given is at hand; for the rest the daemon is asked.
         """
+        if include_prior_dates:
+            raise AirflowException(
+                "xcom_pull(include_prior_dates=True) is not there; name the run: "
+                "xcom_pull(…, run_id=ti.get_previous_dagrun().run_id)"
+            )
         is_here = map_indexes is None and dag_id in (None, self.order.dag_id) and run_id in (None, self.order.run_id)
 
         def pull(task_id: str) -> Any:
@@ -175,18 +231,23 @@ class TaskInstance:
             return json.loads(self.pushed[key])
         return self._inputs.get(task_id if key == RETURN_KEY else (task_id, key), _ABSENT)
 
-    def get_template_context(self) -> dict[str, Any]:
+    def get_template_context(self) -> Context:
         """The context; made once, then the same dict."""
         if self._context is None:
             self._context = self._make_context()
         return self._context
 
-    def _make_context(self) -> dict[str, Any]:
-        run = DagRun(self.order)
+    def _make_context(self) -> Context:
+        run = DagRun.of(self.order)
         at = run.run_after
         dag, task = self.dag, self.task
+        conf: dict[str, Any] = run.conf or {}
+
+        def previous(name: str) -> Lazy:
+            return Lazy(lambda: getattr(self.get_previous_dagrun(RunState.SUCCESS), name, None))
+
         context: dict[str, Any] = {
-            "conf": run.conf,
+            "conf": conf,
             "conn": Reader(_read_connection),
             "dag": dag,
             "dag_run": run,
@@ -196,7 +257,11 @@ class TaskInstance:
             "logical_date": at,
             "macros": macros,
             "outlets": [],
-            "params": {**dag.param_defaults(), **task.params, **run.conf},
+            "params": {**dag.param_defaults(), **task.params, **conf},
+            "prev_data_interval_end_success": previous("data_interval_end"),
+            "prev_data_interval_start_success": previous("data_interval_start"),
+            "prev_end_date_success": previous("end_date"),
+            "prev_start_date_success": previous("start_date"),
             "run_id": run.run_id,
             "task": task,
             "task_instance": self,
@@ -210,7 +275,7 @@ class TaskInstance:
         if at is not None:
             for name in ("ds", "ds_nodash", "ts", "ts_nodash", "ts_nodash_with_tz"):
                 context[name] = getattr(macros, name)(at)
-        return context
+        return Context(context)
 
 
 class Reader:
@@ -275,12 +340,8 @@ def enter(instance: TaskInstance) -> None:
     _running = instance
 
 
-def get_current_context() -> dict[str, Any]:
+def get_current_context() -> Context:
     """The context of the task that is running; for code that is not given it."""
     if _running is None:
         raise RuntimeError("get_current_context() is called, but no task is running in this process")
     return _running.get_template_context()
-
-
-def _instant(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text)

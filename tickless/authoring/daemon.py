@@ -67,6 +67,10 @@ class Daemon(Protocol):
         """The state of a run. With `until` it is answered when that is one of these, or earlier: then ask again."""
         ...
 
+    def previous_run(self, state: RunState | None = None) -> dict[str, Any] | None:
+        """The run before the own one (in this state), as `dagrun.DagRun` takes it."""
+        ...
+
 
 class _Held:
     daemon: Daemon | None = None

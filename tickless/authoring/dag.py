@@ -21,6 +21,7 @@ from tickless.authoring.arguments import (
     text,
     whole,
 )
+from tickless.authoring.attributes import DagAttributes
 from tickless.authoring.field import Templating
 from tickless.authoring.param import read_params
 from tickless.authoring.place import DagError, Place, caller, importing_file
@@ -80,7 +81,7 @@ class DagArguments(TypedDict, total=False):
     """Templates give Python values instead of strings."""
 
 
-class DAG:
+class DAG(DagAttributes):
     """A DAG being written. It registers itself when it is made; `file` is the file it belongs to."""
 
     def __init__(self, dag_id: str, *, _place: Place | None = None, **args: Unpack[DagArguments]) -> None:
@@ -91,6 +92,7 @@ class DAG:
         except UserError as error:
             raise DagError(error.message, hint=error.hint) from None
         self.dag_id = dag_id
+        self.given = args
         self.fields = _check_arguments(dag_id, args)
         self.default_fields: dict[str, Any] = self.fields.pop("default_fields")
         self.params = read_params(f"DAG {dag_id!r}", args.get("params"))

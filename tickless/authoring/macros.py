@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from datetime import datetime, timedelta
-from types import ModuleType
+from typing import Any
 
 __all__ = [
     "datetime", "ds", "ds_add", "ds_format", "ds_nodash", "json", "time", "timedelta", "ts", "ts_nodash",
@@ -48,9 +48,13 @@ def ds_format(day: str, input_format: str, output_format: str) -> str:
     return datetime.strptime(str(day), input_format).strftime(output_format)  # noqa: DTZ007 - a day, no instant
 
 
-def __getattr__(name: str) -> ModuleType:
-    """What few templates name is loaded when one does: `random`, `uuid`, and `dateutil` and `yaml` if installed."""
-    if name in {"random", "uuid", "dateutil", "yaml"}:
+def __getattr__(name: str) -> Any:
+    """What few templates name is loaded when one does: `random()`, `uuid`, and `dateutil` and `yaml` if installed."""
+    if name == "random":
+        import random
+
+        return random.random
+    if name in {"uuid", "dateutil", "yaml"}:
         from importlib import import_module
 
         if name == "dateutil":

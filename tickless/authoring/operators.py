@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from tickless.authoring.arguments import TaskArguments, check_task_arguments
+from tickless.authoring.attributes import TaskAttributes
 from tickless.authoring.context import CONTEXT_KEYS
 from tickless.authoring.dag import DAG, current_dag
 from tickless.authoring.field import Render, find, has_template, is_template_file, resolve
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from tickless.authoring.group import TaskGroup
 
 
-class Operator(Relative):
+class Operator(TaskAttributes, Relative):
     """A task of a DAG. `upstream` are the ids of the tasks that it waits for, in the order they were given."""
 
     kind: ClassVar[TaskKind]
@@ -276,7 +277,7 @@ class PythonOperator(Operator):
             if self.wanted:
                 context = instance.get_template_context()
                 context["templates_dict"] = resolve(self.templates_dict, inputs, render)
-                kwargs = {**{name: context.get(name) for name in self.wanted}, **kwargs}
+                kwargs = {**context.arguments(self.wanted, self.python_callable), **kwargs}
         result = self.python_callable(*args, **kwargs)
         if inspect.iscoroutine(result):
             import asyncio

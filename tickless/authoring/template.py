@@ -7,17 +7,21 @@ pays for it. Templates run in Jinja's sandbox; names that nobody defined are err
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import jinja2
+import jinja2.runtime
 from jinja2 import nodes
 from jinja2.meta import find_referenced_templates
 from jinja2.nativetypes import NativeEnvironment
 from jinja2.sandbox import SandboxedEnvironment
 
 from tickless.authoring import macros
+from tickless.authoring.keys import ELSEWHERE
 from tickless.authoring.place import DagError, Place
+from tickless.authoring.standin import value_of
 from tickless.authoring.xcom import RETURN_KEY
 from tickless.exceptions import AirflowException
 
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
     from tickless.authoring.dag import DAG
 
 FILTERS = ("ds", "ds_nodash", "ts", "ts_nodash", "ts_nodash_with_tz")
+_UNDEFINED = re.compile(r"'(\w+)' is undefined")
 _RAW = "Text that is no template goes between {% raw %} and {% endraw %}."
 
 
@@ -36,6 +41,13 @@ class _Sandbox(SandboxedEnvironment):
 
 class _NativeSandbox(_Sandbox, NativeEnvironment):
     """Templates give Python values instead of strings."""
+
+
+class _Names(jinja2.runtime.Context):
+    """Names in a template give values, never stand-ins."""
+
+    def resolve_or_missing(self, key: str) -> Any:
+        return value_of(super().resolve_or_missing(key))
 
 
 class Templates:
@@ -55,6 +67,7 @@ class Templates:
                 **settings.environment,
             }
         )
+        self._environment.context_class = _Names
         self._environment.filters.update({name: getattr(macros, name) for name in FILTERS})
         self._environment.filters.update(settings.filters)
         self._environment.globals.update(settings.macros)
@@ -119,7 +132,9 @@ class Templates:
         except AirflowException:
             raise
         except jinja2.UndefinedError as error:
-            raise AirflowException(f"{what} cannot be rendered: {error.message}") from None
+            name = _UNDEFINED.match(error.message or "")
+            hint = ELSEWHERE.get(name[1]) if name else None
+            raise AirflowException(f"{what} cannot be rendered: {error.message}{f'; {hint}' if hint else ''}") from None
         except jinja2.TemplateError as error:
             raise AirflowException(f"{what} cannot be rendered: {type(error).__name__}: {error}") from None
         except Exception as error:

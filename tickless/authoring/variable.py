@@ -27,11 +27,11 @@ class Variable:
         if text is None:
             try:
                 text = daemon(f"variable {key!r}").variable(key)
-            except NotFound:
+            except NotFound as error:
                 if default is _ABSENT:
                     default = default_var  # its name in Airflow 2
                 if default is _ABSENT:
-                    raise KeyError(f"Variable {key} does not exist") from None
+                    raise KeyError(f"Variable {key} does not exist: {error.message}") from None
                 return default
         if not deserialize_json:
             return text

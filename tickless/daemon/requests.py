@@ -48,6 +48,7 @@ from tickless.wire.request import (
     AttemptAnswer,
     AttemptRequest,
     ConnectionGet,
+    PreviousRunGet,
     RunStateGet,
     TriggerRun,
     VariableDelete,
@@ -199,8 +200,32 @@ class RequestDesk:
                 return await self._trigger(ask, f"attempt:{attempt.id}:{request.number}", actor)
             case RunStateGet():
                 return _json((await self._run(ask.dag_id, ask.run_id)).state.value)
+            case PreviousRunGet():
+                return await self._previous_run(attempt, ask)
             case _:
                 assert_never(ask)
+
+    async def _previous_run(self, attempt: Attempt, ask: PreviousRunGet) -> str:
+        assert attempt.instance is not None
+        own = attempt.instance.run.row
+        found = await self._reader.previous_run(own.dag_id, own.logical_date or own.queued_at, ask.state)
+        if found is None:
+            return "null"
+        row = found.row
+        return _json(
+            {
+                "dag_id": row.dag_id,
+                "run_id": row.run_id,
+                "run_type": row.run_type,
+                "state": row.state.value,
+                "queued_at": row.queued_at,
+                "start_date": row.started_at,
+                "end_date": row.ended_at,
+                "logical_date": row.logical_date,
+                "data_interval_start": row.data_interval_start,
+                "data_interval_end": row.data_interval_end,
+            }
+        )
 
     async def _xcoms(self, attempt: Attempt, ask: XComGet) -> str:
         run = attempt.row.run

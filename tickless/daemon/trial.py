@@ -41,7 +41,15 @@ from tickless.model.parse import ParsedDag
 from tickless.model.row import InstanceRow, RunRow
 from tickless.model.state import FINISHED_RUN_STATES, LIVE_ATTEMPT_STATES
 from tickless.store.memory import MemoryStore
-from tickless.wire.request import Answer, AttemptAnswer, AttemptRequest, XComGet
+from tickless.wire.request import (
+    Answer,
+    AttemptAnswer,
+    AttemptRequest,
+    ConnectionGet,
+    PreviousRunGet,
+    VariableGet,
+    XComGet,
+)
 
 PARSE_SECONDS = 60.0
 _EXECUTOR = "trial"
@@ -209,11 +217,13 @@ class _Trial:
                 answer = Answer(number=request.number, value=await xcoms(self._store, attempt.run, ask))
             except UserError as refused:
                 answer = Answer(number=request.number, error=refused.message, code="invalid")
+        elif isinstance(ask, PreviousRunGet):
+            answer = Answer(number=request.number, value="null")
+        elif isinstance(ask, VariableGet | ConnectionGet):
+            name = f"TICKLESS_VAR_{ask.key}" if isinstance(ask, VariableGet) else f"TICKLESS_CONN_{ask.conn_id}"
+            error = f"`tickless dag test` has no database; set {name.upper()} in the environment"
+            answer = Answer(number=request.number, error=error, code="not_found")
         else:
-            what = type(ask).__name__
-            error = (
-                f"{what}: `tickless dag test` has no database. Variables and connections can come from the "
-                "environment: TICKLESS_VAR_NAME, TICKLESS_CONN_ID"
-            )
+            error = f"`tickless dag test` has no database and no other runs, so it cannot do this ({type(ask).__name__})"
             answer = Answer(number=request.number, error=error, code="refused")
         executor.answer([AttemptAnswer(attempt_id=request.attempt_id, answer=answer)])

@@ -26,6 +26,7 @@ from tickless.wire.request import (
     Answer,
     Ask,
     ConnectionGet,
+    PreviousRunGet,
     Request,
     RunStateGet,
     TriggerRun,
@@ -103,6 +104,10 @@ class Client:
     def run_state(self, dag_id: str, run_id: str, *, until: Sequence[RunState] | None = None) -> str:
         states = None if until is None else list(until)
         return str(self.ask(RunStateGet(dag_id=dag_id, run_id=run_id, until=states)))
+
+    def previous_run(self, state: RunState | None = None) -> dict[str, Any] | None:
+        found: dict[str, Any] | None = self.ask(PreviousRunGet(state=state))
+        return found
 
     # ---- asking ---------------------------------------------------------------------------------------------------
 

@@ -93,6 +93,8 @@ def _problem(bundle: str, file: str, error: BaseException) -> ParseProblem:
         if isinstance(error, SyntaxError) and error.filename and (inside := relative(bundle, error.filename)):
             where, line = inside, error.lineno
         message = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+        if isinstance(error, ModuleNotFoundError):
+            hint = _way_out(error.name or "")
     return ParseProblem(
         message=_storable(message.replace(bundle + os.sep, "")),
         file=_storable(where),
@@ -100,6 +102,12 @@ def _problem(bundle: str, file: str, error: BaseException) -> ParseProblem:
         hint=hint,
         traceback=_storable(_user_traceback(error).replace(bundle + os.sep, "")),
     )
+
+
+def _way_out(module: str) -> str:
+    if module.partition(".")[0] == "airflow":
+        return "Import from `tickless` instead, as in `from tickless import DAG, task`."
+    return f"If it is a package, install it for {sys.executable}; a file of yours must lie in the DAG folder."
 
 
 def _last_place(bundle: str, trace: TracebackType | None) -> tuple[str, int] | None:

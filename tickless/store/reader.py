@@ -40,6 +40,7 @@ _LIVE_RUNS = query("live_runs")
 _RUNS_OF_DAG = query("runs_of_dag")
 _RUN = query("run")
 _RUN_BY_ID = query("run_by_id")
+_PREVIOUS_RUN = query("previous_run")
 _RUN_BY_IDEMPOTENCY_KEY = query("run_by_idempotency_key")
 _INSTANCE_COUNTS = query("instance_counts")
 _INSTANCES = query("instances")
@@ -240,6 +241,11 @@ class Reader:
 
     async def run_by_id(self, dag_id: str, run_id: str) -> RunInfo | None:
         row = await self._pool.fetchrow(_RUN_BY_ID, dag_id, run_id)
+        return _run_info(row) if row is not None else None
+
+    async def previous_run(self, dag_id: str, before: datetime, state: RunState | None) -> RunInfo | None:
+        """The last run of a DAG before this instant, by logical date; one without it counts from when it was made."""
+        row = await self._pool.fetchrow(_PREVIOUS_RUN, dag_id, before, state)
         return _run_info(row) if row is not None else None
 
     async def run_by_idempotency_key(self, idempotency_key: str) -> RunInfo | None:

@@ -94,6 +94,7 @@ comment on column dag_run.previous_run is
     'key of the run that its depends_on_past tasks look at; 0: it is the first; NULL: it has no such task';
 create index dag_run_live on dag_run (key) where state in ('queued', 'running');
 create index dag_run_of_dag on dag_run (dag_id, key);
+create index dag_run_moment on dag_run (dag_id, coalesce(logical_date, queued_at));
 create index dag_run_past on dag_run (dag_id, key) where previous_run is not null;
 create index dag_run_past_date on dag_run (dag_id, logical_date, key) where previous_run is not null;
 

@@ -88,7 +88,14 @@ class RunStateGet(msgspec.Struct, tag="run_state", frozen=True, kw_only=True):
     a daemon that has enough who wait, or does not know how: ask again after a while."""
 
 
-Ask = XComGet | VariableGet | VariableSet | VariableDelete | ConnectionGet | TriggerRun | RunStateGet
+class PreviousRunGet(msgspec.Struct, tag="previous_run", frozen=True, kw_only=True):
+    """The run of the asker's DAG before its own by logical date (or by when it was asked for), in this state if one is
+    given: a JSON object of what `authoring.dagrun.DagRun` takes, or null."""
+
+    state: RunState | None = None
+
+
+Ask = XComGet | VariableGet | VariableSet | VariableDelete | ConnectionGet | TriggerRun | RunStateGet | PreviousRunGet
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):

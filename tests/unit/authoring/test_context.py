@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,8 +14,9 @@ import pytest
 from tests.unit.authoring.instances import instance, order, run
 from tickless import DAG, BashOperator, PythonOperator, get_current_context, task
 from tickless.authoring import context, daemon, registry
-from tickless.authoring.context import CONTEXT_KEYS, MAX_PUSHED, TaskInstance
+from tickless.authoring.context import CONTEXT_KEYS, MAX_PUSHED, TaskInstance, enter
 from tickless.authoring.daemon import XCom
+from tickless.authoring.keys import CONTEXT, ELSEWHERE, TASK_INSTANCE
 from tickless.authoring.place import DagError
 from tickless.errors import UserError
 from tickless.exceptions import AirflowException
@@ -201,3 +204,186 @@ def test_an_item_of_multiple_outputs_is_an_input_of_its_own() -> None:
     assert call["deep"]({("many", "b"): {"c": 3}, "many": 4}) == (3, 4)
     with pytest.raises(AirflowException, match="task 'many' has handed on nothing under the key 'a'"):
         call["one"]({})
+
+
+BEFORE = {
+    "dag_id": "x",
+    "run_id": "before",
+    "run_type": "scheduled",
+    "state": "success",
+    "queued_at": "2026-11-21T00:00:01+00:00",
+    "start_date": "2026-11-21T00:00:02+00:00",
+    "end_date": "2026-11-21T00:00:03+00:00",
+    "logical_date": "2026-11-20T00:00:00+00:00",
+    "data_interval_start": "2026-11-20T00:00:00+00:00",
+    "data_interval_end": "2026-11-21T00:00:00+00:00",
+}
+
+
+class Past:
+    """A daemon that knows one run before this one, and counts who asks for it."""
+
+    def __init__(self, before: dict[str, Any] | None = BEFORE) -> None:
+        self.before = before
+        self.asked: list[object] = []
+
+    def previous_run(self, state: object = None) -> dict[str, Any] | None:
+        self.asked.append(state)
+        return self.before
+
+
+@pytest.fixture
+def past(monkeypatch: pytest.MonkeyPatch) -> Past:
+    past = Past()
+    monkeypatch.setattr(daemon._Held, "daemon", past)
+    return past
+
+
+FIELDS: dict[str, Any] = {
+    "logical_date": "2026-11-22T13:14:15+00:00",
+    "data_interval_start": "2026-11-22T13:14:15+00:00",
+    "data_interval_end": "2026-11-23T13:14:15+00:00",
+    "run_started_at": "2026-11-23T13:14:16+00:00",
+    "run_type": "scheduled",
+    "conf": '{"p": 2}',
+    "try_number": 3,
+}
+VALUES = [
+    ("conf", {"p": 2}),
+    ("dag.dag_id", "x"),
+    ("dag_run.run_id", "r"),
+    ("dag_run.run_type", "scheduled"),
+    ("dag_run.state", "running"),
+    ("dag_run.start_date.isoformat()", "2026-11-23T13:14:16+00:00"),
+    ("data_interval_start.isoformat()", "2026-11-22T13:14:15+00:00"),
+    ("data_interval_end.isoformat()", "2026-11-23T13:14:15+00:00"),
+    ("ds", "2026-11-22"),
+    ("ds_nodash", "20261122"),
+    ("inlets", []),
+    ("logical_date.isoformat()", "2026-11-22T13:14:15+00:00"),
+    ("macros.ds_add(ds, 1)", "2026-11-23"),
+    ("outlets", []),
+    ("params", {"p": 2}),
+    ("prev_data_interval_end_success.isoformat()", "2026-11-21T00:00:00+00:00"),
+    ("prev_data_interval_start_success.isoformat()", "2026-11-20T00:00:00+00:00"),
+    ("prev_end_date_success.isoformat()", "2026-11-21T00:00:03+00:00"),
+    ("prev_start_date_success.isoformat()", "2026-11-21T00:00:02+00:00"),
+    ("run_id", "r"),
+    ("task.task_id", "t"),
+    ("task.retries", 4),
+    ("task_instance.task_id", "t"),
+    ("task_instance_key_str", "x__t__20261122"),
+    ("templates_dict", None),
+    ("test_mode", False),
+    ("ti.task_id", "t"),
+    ("ti.dag_id", "x"),
+    ("ti.run_id", "r"),
+    ("ti.map_index", -1),
+    ("ti.try_number", 3),
+    ("ti.max_tries", 4),
+    ("ti.state", "running"),
+    ("ti.end_date", None),
+    ("ti.operator", "PythonOperator"),
+    ("ti.pool", "default_pool"),
+    ("ti.queue", "slow"),
+    ("ti.priority_weight", 1),
+    ("tuple(ti.key)", ("x", "t", "r", 3, -1)),
+    ("ti.task is task and ti.dag is dag and ti.dag_run is dag_run", True),
+    ("ti.get_template_context()['ds']", "2026-11-22"),
+    ("ti.get_previous_dagrun().run_id", "before"),
+    ("ti.get_previous_dagrun(state='success').conf", None),
+    ("ti.log.name", "tickless.task"),
+    ("bool(ti.hostname)", True),
+    ("ti.start_date.tzinfo is not None", True),
+    ("try_number", 3),
+    ("ts", "2026-11-22T13:14:15+00:00"),
+    ("ts_nodash", "20261122T131415"),
+    ("ts_nodash_with_tz", "20261122T131415+0000"),
+]
+
+
+def present() -> TaskInstance:
+    with DAG("x", params={"p": 1}):
+        PythonOperator(task_id="t", python_callable=lambda: None, retries=4, queue="slow")
+    return instance(**FIELDS)
+
+
+@pytest.mark.parametrize(("expression", "expected"), VALUES)
+def test_the_value_of_a_key(past: Past, expression: str, expected: object) -> None:
+    assert eval(expression, {}, present().get_template_context()) == expected
+
+
+def test_every_key_and_attribute_has_a_row() -> None:
+    rows = " ".join(expression for expression, _ in VALUES)
+    beyond = {"conn", "var", "ti.xcom_pull", "ti.xcom_push"}  # they ask the daemon, and have tests of their own
+    names = {*CONTEXT, *(f"ti.{name}" for name in TASK_INSTANCE)} - beyond
+    assert {name for name in names if not re.search(rf"(?<![\w.]){re.escape(name)}\b", rows)} == set()
+
+
+def test_the_run_before_is_asked_for_when_it_is_looked_at_and_once(past: Past) -> None:
+    context = present().get_template_context()
+    assert [context["ds"], context.get("run_id"), "prev_start_date_success" in context] == ["2026-11-22", "r", True]
+    assert past.asked == []
+    assert context["prev_start_date_success"] is context.get("prev_start_date_success")
+    assert context["prev_end_date_success"] > context["prev_start_date_success"]
+    assert past.asked == ["success"]
+
+
+def test_a_stand_in_behaves_like_the_value(past: Past) -> None:
+    def work(prev_end_date_success: Any, **context: Any) -> Any:
+        assert past.asked == ["success"], "it is named; what is not named is not asked for"
+        start = context["prev_start_date_success"]
+        assert isinstance(start, datetime)
+        assert prev_end_date_success - start == timedelta(seconds=1)
+        assert start < prev_end_date_success
+        assert start == datetime(2026, 11, 21, 0, 0, 2, tzinfo=UTC)
+        assert hash(start) == hash(datetime(2026, 11, 21, 0, 0, 2, tzinfo=UTC))
+        assert start + timedelta(seconds=1) == prev_end_date_success
+        assert [f"{start:%d.%m.}", str(start)[:10], bool(start), start.year] == ["21.11.", "2026-11-21", True, 2026]
+        return type(prev_end_date_success)
+
+    make(work)
+    assert run() is datetime
+
+
+def test_without_a_run_before_there_is_none(past: Past) -> None:
+    past.before = None
+
+    def work(prev_start_date_success: Any, **context: Any) -> Any:
+        assert prev_start_date_success is None
+        assert get_current_context()["prev_end_date_success"] is None
+        return bool(context["prev_end_date_success"]), str(context["prev_end_date_success"])
+
+    make(work)
+    context_of = instance()
+    enter(context_of)
+    assert run() == (False, "None")
+
+
+@pytest.mark.parametrize("name", sorted(ELSEWHERE))
+def test_a_key_that_is_not_there_says_what_is(name: str) -> None:
+    ti = present()
+    with pytest.raises(KeyError, match=re.escape(ELSEWHERE[name])):
+        ti.get_template_context()[name]
+    with DAG("y") as dag, pytest.raises(AirflowException, match=re.escape(ELSEWHERE[name])):
+        dag.templates.render("a field", "{{ " + name + " }}", ti.get_template_context(), is_file=False)
+
+
+def test_templates_get_values_and_ask_only_for_what_they_name(past: Past) -> None:
+    ti = present()
+    with DAG("y", render_template_as_native_obj=True) as dag:
+        context = ti.get_template_context()
+        assert dag.templates.render("a field", "{{ ds }}", context, is_file=False) == "2026-11-22"
+        assert past.asked == []
+        native = dag.templates.render("a field", "{{ prev_start_date_success }}", context, is_file=False)
+    assert type(native) is datetime
+
+
+def test_an_attribute_that_is_not_there_says_what_is() -> None:
+    ti = present()
+    with pytest.raises(AttributeError, match="ti has no 'log_url' in this release; it has dag, "):
+        ti.log_url  # noqa: B018
+    with pytest.raises(AttributeError, match="dag_run has no 'note'; it has conf, "):
+        ti.dag_run.note  # noqa: B018
+    with pytest.raises(AirflowException, match="include_prior_dates"):
+        ti.xcom_pull("t", include_prior_dates=True)

@@ -77,6 +77,20 @@ from tickless.dag_run r
 join tickless.dag_version v on v.key = r.version
 where r.idempotency_key = $1
 
+-- name: previous_run :one
+-- The last run of a DAG before an instant, by logical date; a run without one counts from when it was made.
+-- $1 dag_id text · $2 before timestamptz · $3 state text or null
+select
+    r.key, r.dag_id, r.run_id, r.version, r.state, r.run_type, r.conf, r.logical_date, r.queued_at,
+    r.started_at, r.ended_at, r.created_upto, r.cancel_requested_at, r.frozen, r.idempotency_key,
+    r.run_after, r.data_interval_start, r.data_interval_end, r.cancel_reason, r.previous_run,
+    v.number as version_number
+from tickless.dag_run r
+join tickless.dag_version v on v.key = r.version
+where r.dag_id = $1 and coalesce(r.logical_date, r.queued_at) < $2 and ($3::text is null or r.state = $3)
+order by coalesce(r.logical_date, r.queued_at) desc
+limit 1
+
 -- name: instance_counts :many
 -- Task instances of some runs, counted by state.
 -- $1 run keys bigint[]
