@@ -181,7 +181,7 @@ def test_variables_are_set_got_and_deleted_and_the_environment_comes_first(stage
 
 
 def test_a_run_looks_at_the_one_before(stage: Stage) -> None:
-    first, second = _success(stage, "looks_back"), _success(stage, "looks back")
+    first, second = _success(stage, "looks_back"), _success(stage, "looks_back")
     assert stage.output(first, "look") == [None, None, "None", None, None]
     assert stage.output(first, "templated") == "first"
     row = stage.query("select * from dag_run where key = $1", first)[0]
