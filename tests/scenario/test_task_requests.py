@@ -49,6 +49,41 @@ with DAG("slow"):
 }
 
 FILES = {
+    "leaks.py": r"""
+import logging
+from urllib.parse import quote
+from tickless import Connection, Variable
+
+@task
+def leaks(how):
+    early = logging.getLogger("early")
+    early.addHandler(logging.StreamHandler(sys.stderr))
+    early.propagate = False
+    key = "-----BEGIN RSA-----\n" + "\n".join(f"line {n} of the private key" for n in range(3))
+    Variable.set("api_key", "hunter2-of-a-variable")
+    Variable.set("settings", {"user": "not a secret", "token": "token-in-json"}, serialize_json=True)
+    fields = {"conn_type": "postgres", "login": "me", "password": 'p@ss/word "x"'}
+    os.environ["TICKLESS_CONN_DB"] = json.dumps({**fields, "extra": {"private_key": key, "n": "plain-extra"}})
+    db = Connection.get("db")
+    print("password", db.password, quote(db.password, safe=""), repr(db.password), json.dumps(db.password))
+    print(db.get_uri())
+    print(key.splitlines()[2])
+    print(Variable.get("api_key"), Variable.get("settings", deserialize_json=True), db.extra_dejson["n"])
+    sys.stdout.writelines(["lines ", db.password, "\n"])
+    early.warning("early %s", db.password)
+    logging.getLogger("x").info("logged %s", db.password)
+    sys.stderr.write(f"error {db.password}\n")
+    if how == "raise":
+        raise ValueError(f"cannot log in with {db.password}")
+    if how == "exit":
+        sys.exit(f"no {db.password}")
+    return {"handed on": db.password}
+
+with DAG("leaks"):
+    leaks.override(task_id="returns")("return")
+    leaks.override(task_id="raises")("raise")
+    leaks.override(task_id="exits")("exit")
+""",
     "asks.py": """
 from tickless import Connection, Variable, get_connection, trigger_dag
 from tickless.authoring.daemon import daemon
@@ -178,6 +213,29 @@ def test_variables_are_set_got_and_deleted_and_the_environment_comes_first(stage
     assert (row["key"], row["description"]) == ("plain", "said once")
     assert "second" not in row["val"]
     assert (stage.home / "secret.key").stat().st_mode & 0o777 == 0o600
+
+
+def test_what_a_task_has_read_that_is_secret_is_not_in_its_log(stage: Stage) -> None:
+    secrets = ["hunter2-of-a-variable", "token-in-json", "p@ss", "p%40ss", "line 1 of the private key"]
+    run, _ = stage.do("leaks")
+    for task_id in ("returns", "raises", "exits"):
+        [attempt] = stage.attempts(run, task_id)
+        log = stage.log(run, task_id)
+        assert [secret for secret in secrets if secret in log + (attempt["error"] or "")] == []
+        for line in (
+            "password *** *** '***' \"***\"",
+            "postgres://me:***@",
+            "lines ***",
+            "early ***",
+            "logged ***",
+            "error ***",
+            "*** {'user': 'not a secret', 'token': '***'} plain-extra",
+        ):
+            assert line in log, (task_id, log)
+    assert "ValueError: cannot log in with ***" in stage.log(run, "raises")
+    assert "ValueError: cannot log in with ***" in stage.attempts(run, "raises")[0]["error"]
+    assert stage.attempts(run, "exits")[0]["error"] == "sys.exit: no ***"
+    assert stage.output(run, "returns") == {"handed on": 'p@ss/word "x"'}, "data stays what it is"
 
 
 def test_a_run_looks_at_the_one_before(stage: Stage) -> None:

@@ -15,10 +15,10 @@ from tickless.model.dag import DagSpec
 from tickless.model.layout import Layout
 from tickless.model.row import AttemptRow, VersionRow
 from tickless.model.schedule import Slot
+from tickless.model.secret import is_sensitive
 from tickless.model.setting import Connection, Variable
 from tickless.model.state import FINISHED_RUN_STATES, AttemptState, EndReason, RunState, TaskState
 from tickless.store.reader import DagInfo, ImportErrorInfo, InstanceInfo, PoolInfo, RunInfo
-from tickless.telemetry.mask import is_sensitive
 
 V = TypeVar("V")
 

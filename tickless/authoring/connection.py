@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Self
 
 from tickless.authoring.daemon import daemon
+from tickless.authoring.secret import hide_connection
 from tickless.authoring.variable import from_environment
 from tickless.errors import NotFound
 from tickless.exceptions import AirflowNotFoundException
@@ -26,12 +27,13 @@ class Connection(ConnectionFields):
     def get(cls, conn_id: str) -> Self:
         """The connection. TICKLESS_CONN_ID (or AIRFLOW_CONN_ID), a URI or JSON, comes before what is stored."""
         text = from_environment(PREFIXES, conn_id)
-        if text is not None:
-            return cls(**parse_connection(conn_id, text))
         try:
-            return cls(**daemon(f"connection {conn_id!r}").connection(conn_id))
+            found = daemon(f"connection {conn_id!r}").connection(conn_id) if text is None else None
         except NotFound as error:
             raise AirflowNotFoundException(f"The conn_id `{conn_id}` isn't defined: {error.message}") from None
+        connection = cls(**(parse_connection(conn_id, text or "") if found is None else found))
+        hide_connection(connection)
+        return connection
 
     def __repr__(self) -> str:
         return f"<Connection {self.conn_id!r} ({self.conn_type})>"  # never the password, wherever it is printed

@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 from tickless.authoring.daemon import daemon
+from tickless.authoring.secret import hide_variable
 from tickless.errors import NotFound, UserError
 
 PREFIXES = ("TICKLESS_VAR_", "AIRFLOW_VAR_")
@@ -33,6 +34,7 @@ class Variable:
                 if default is _ABSENT:
                     raise KeyError(f"Variable {key} does not exist: {error.message}") from None
                 return default
+        hide_variable(key, text)
         if not deserialize_json:
             return text
         try:
@@ -46,6 +48,7 @@ class Variable:
         text = json.dumps(value) if serialize_json else value
         if not isinstance(text, str):
             text = str(text)
+        hide_variable(key, text)
         daemon(f"variable {key!r}").set_variable(key, text, description)
 
     @staticmethod

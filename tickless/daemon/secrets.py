@@ -16,11 +16,12 @@ from tickless.errors import Conflict, NotFound, Refused, TicklessError, Unavaila
 from tickless.model.connection import ConnectionFields
 from tickless.model.id import AttemptId, Epoch
 from tickless.model.row import EventRow
+from tickless.model.secret import is_sensitive
 from tickless.model.setting import Connection, ConnectionRow, SettingGone, SettingRow, Variable, VariableRow
 from tickless.store.base import Store
 from tickless.store.reader import MAX_PAGE, Reader
 from tickless.store.vault import Vault
-from tickless.telemetry.mask import hide, is_sensitive
+from tickless.telemetry.mask import hide
 
 MAX_VALUE_BYTES = 1024 * 1024
 """Of a variable, or of a connection's extra."""

@@ -14,6 +14,7 @@ import msgspec
 
 from tickless.authoring.bash import Command
 from tickless.authoring.context import TaskInstance, enter
+from tickless.authoring.secret import masked
 from tickless.authoring.xcom import RETURN_KEY
 from tickless.errors import UserError
 from tickless.exceptions import AirflowException, TaskFailed, TaskSkipped
@@ -172,7 +173,7 @@ def _failed(order: Order, reason: EndReason, error: str, exit_code: int = 1, *, 
         state=AttemptState.FAILED,
         reason=reason,
         exit_code=exit_code,
-        error=clean_text(error),
+        error=clean_text(masked(error)),
         may_retry=may_retry,
     )
 

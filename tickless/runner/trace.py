@@ -6,6 +6,7 @@ import sys
 import traceback
 
 from tickless.authoring.place import is_own_code
+from tickless.authoring.secret import masked
 from tickless.wire.outcome import clean_text
 
 
@@ -25,4 +26,4 @@ def format_user_traceback(error: BaseException) -> str:
     for part in parts:  # grows while it is walked
         part.stack = traceback.StackSummary.from_list([f for f in part.stack if not is_own_code(f.filename)])
         parts += [other for other in (part.__cause__, part.__context__) if other is not None]
-    return clean_text("".join(whole.format()))
+    return clean_text(masked("".join(whole.format())))

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections import OrderedDict
 
 import pytest
 
+from tickless.model.secret import MOST, Mask, is_sensitive
 from tickless.telemetry import mask
 from tickless.telemetry.log import configure, get_log
 
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mask, "_known", OrderedDict())
-    monkeypatch.setattr(mask, "_pattern", None)
+    monkeypatch.setattr(mask, "_mask", Mask())
 
 
 def test_a_secret_in_a_line_is_masked() -> None:
@@ -46,7 +45,7 @@ def test_lists_and_dicts_are_masked_inside() -> None:
 
 
 def test_only_the_latest_are_known() -> None:
-    for number in range(mask.MOST + 1):
+    for number in range(MOST + 1):
         mask.hide(f"secret {number:05}")
     assert mask.masked("secret 00000") == "secret 00000"
     assert mask.masked("secret 00001") == "***"
@@ -56,4 +55,4 @@ def test_only_the_latest_are_known() -> None:
     ("name", "expected"), [("DB_PASSWORD", True), ("apiKey", True), ("token", True), ("bucket", False)]
 )
 def test_names_tell_secrets(name: str, expected: bool) -> None:
-    assert mask.is_sensitive(name) is expected
+    assert is_sensitive(name) is expected
