@@ -12,7 +12,56 @@ UNIT = "tests/unit/core/test_deletion.py::"
 CONTRACT = "tests/contract/test_revised.py::"
 WHOLE = "tests/scenario/test_deletion.py::"
 
+MARKED = "tests/unit/core/test_run_mark.py::"
+STOPPING = "tickless/core/stopping.py"
+
+CHOICE = "tests/unit/core/test_choice.py::"
+
 SABOTAGES = [
+    Sabotage(
+        name="cleared_task_runs_against_the_choice_of_its_branch",
+        file="tickless/core/revision.py",
+        old="                if branch is None:\n",
+        new="                if branch is None or branch:\n",
+        tests=(
+            CHOICE + "test_a_skipped_task_that_was_declared_done_is_skipped_again_with_what_is_below",
+            CHOICE + "test_a_short_circuit_skips_again_all_that_it_skipped",
+        ),
+    ),
+    Sabotage(
+        name="last_choice_of_a_branch_that_chooses_anew_applied",
+        file="tickless/core/revision.py",
+        old="not in cleared and place not in run.instances:\n",
+        new="not in cleared or place:\n",
+        tests=(
+            CHOICE + "test_with_the_branch_it_is_for_the_branch_to_choose_anew",
+            CHOICE + "test_while_the_branch_chooses_anew_its_last_choice_means_nothing",
+        ),
+    ),
+    Sabotage(
+        name="run_declared_done_judged_by_its_tasks",
+        file="tickless/core/runs.py",
+        old="        if run.is_marked_success:\n            return False\n",
+        new="",
+        tests=(
+            MARKED + "test_a_success_in_spite_of_a_failure_stays_one_when_it_is_read_back",
+            MARKED + "test_a_queued_run_ends_without_a_task[success]",
+        ),
+    ),
+    Sabotage(
+        name="task_of_a_marked_run_merely_stopped",
+        file=STOPPING,
+        old="                if wish is not None:\n",
+        new="                if wish is None and run.cancel_reason:\n",
+        tests=(MARKED + "test_a_run_declared_done_stops_what_runs_and_succeeds_with_its_last_process",),
+    ),
+    Sabotage(
+        name="note_outlives_its_run",
+        file=REVISE,
+        old="            select o.ctid from tickless.note o where o.dag_run_key = remains.run limit remains.most\n",
+        new="            select o.ctid from tickless.note o where o.dag_run_key = -remains.run limit remains.most\n",
+        tests=("tests/scenario/test_notes.py::test_notes_are_written_shown_and_removed_and_go_with_their_run",),
+    ),
     Sabotage(
         name="run_deleted_under_its_process",
         file=DELETION,

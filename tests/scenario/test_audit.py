@@ -76,6 +76,22 @@ def test_every_route_that_changes_something_writes_its_line_of_the_audit() -> No
             "set_connection": (lambda: client.put("/connections/c", connection), "set_connection", {}),
             "delete_connection": (lambda: client.call("DELETE", "/connections/c"), "delete_connection", {}),
             "rotate": (lambda: client.post("/secrets/rotate"), "rotate_secret_key", {}),
+            "mark_run": (
+                lambda: client.post(f"/runs/{ended}/mark-run", {"state": "failed"}),
+                "mark_run",
+                {"run": ended},
+            ),
+            "mark_runs": (lambda: client.post("/dags/d/mark-runs", {"state": "failed"}), "mark_run", {"dag_id": "d"}),
+            "set_run_note": (lambda: client.put(f"/runs/{live}/note", {"text": "said"}), "set_note", {"run": live}),
+            "delete_run_note": (lambda: client.call("DELETE", f"/runs/{live}/note"), "delete_note", {"run": live}),
+            "set_task_note": (
+                lambda: client.put(f"/runs/{live}/tasks/a/note", {"text": "said"}),
+                *("set_note", {"run": live, "dag_id": "d"}),
+            ),
+            "delete_task_note": (
+                lambda: client.call("DELETE", f"/runs/{live}/tasks/a/note"),
+                *("delete_note", {"run": live, "dag_id": "d"}),
+            ),
             "delete_run": (lambda: client.post(f"/runs/{live}/delete", {}), "delete", {"run": live, "dag_id": "d"}),
             "delete_runs": (lambda: client.post("/dags/fails/delete-runs", {}), "delete", {"dag_id": "fails"}),
             "delete_dag": (

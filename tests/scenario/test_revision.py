@@ -81,3 +81,32 @@ def test_a_daemon_killed_in_the_middle_of_a_wide_clear_goes_on_where_it_was() ->
         assert len(stage.attempts(run, "last")) == 2
         assert set(stage.states(run).values()) == {"success"}
         stage.assert_clean_log()
+
+
+BRANCH = """
+@task.branch
+def pick():
+    return "a"
+
+with DAG("branch"):
+    first = pick()
+    first >> bash("a") >> bash("end", trigger_rule="all_done")
+    first >> bash("b", trigger_rule="all_done") >> bash("deep", trigger_rule="all_done")
+"""
+
+
+def test_what_a_branch_did_not_follow_is_skipped_again_unless_the_branch_is_cleared_too() -> None:
+    with Stage({"branch.py": BRANCH}) as stage:
+        stage.start()
+        run, state = stage.do("branch")
+        assert (state, stage.states(run)["b"]) == ("success", "skipped")
+        before = len(stage.events("run.finished"))
+        assert stage.cli("task", "clear", run, "b", "--downstream", "--yes").code == 0
+        stage.wait(lambda: len(stage.events("run.finished")) > before, "the end of the run")
+        assert stage.states(run) == {"pick": "success", "a": "success", "end": "success", "b": "skipped", "deep": "success"}
+        assert stage.attempts(run, "b") == []
+        assert stage.cli("task", "mark", "success", run, "b", "--yes").code == 0
+        stage.wait_state(run, "b", "success")
+        assert stage.cli("task", "clear", run, "b", "--yes").code == 0
+        assert stage.wait_state(run, "b", "skipped")["reason"] == "pick chose not to follow it"
+        stage.assert_clean_log()

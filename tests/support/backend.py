@@ -32,7 +32,7 @@ from tickless.errors import NotFound, Refused, Unavailable
 from tickless.logs.files import LogFiles
 from tickless.model.id import UNMAPPED, AttemptId, Epoch, RunKey, TaskId, TaskKey, VersionKey
 from tickless.model.layout import Layout, lay_out
-from tickless.model.row import AttemptRow, InstanceRow, RunRow, VersionRow
+from tickless.model.row import AttemptRow, InstanceRow, NoteRow, RunRow, VersionRow
 from tickless.model.schedule import ScheduleRules, ScheduleSpec, Slot
 from tickless.model.setting import ConnectionRow, VariableRow
 from tickless.model.state import FINISHED_RUN_STATES, AttemptState, EndReason, RunState, TaskState
@@ -57,6 +57,7 @@ class FakeReader(Reader):
         self.run_rows: dict[int, RunRow] = {}
         self.instance_rows: dict[TaskKey, InstanceRow] = {}
         self.attempt_rows: dict[int, AttemptRow] = {}
+        self.note_rows: dict[TaskKey, NoteRow] = {}
         self.pool_sizes = {"default_pool": 128}
         self.settings = MemoryStore()
         self.problems: list[ImportErrorInfo] = []
@@ -133,6 +134,13 @@ class FakeReader(Reader):
         return {
             run: dict(Counter(row.state for key, row in self.instance_rows.items() if key.run == run)) for run in runs
         }
+
+    async def notes(self, runs: Sequence[RunKey], *, only_of_runs: bool = False) -> list[NoteRow]:
+        return [
+            row
+            for key, row in sorted(self.note_rows.items())
+            if key.run in runs and row.text is not None and (not only_of_runs or not key.task_id)
+        ]
 
     async def instances(
         self,
@@ -259,6 +267,12 @@ class FakeBackend:
 
     async def preview(self, kind: str, payload: str) -> Preview:
         return Preview(tasks=1, runs=1, first=tuple(self.reader.instance_rows.values())[:1])
+
+    async def set_note(self, key: TaskKey, text: str | None, actor: str) -> None:
+        self._check()
+        self.reader.note_rows[key] = NoteRow(
+            run=key.run, task_id=key.task_id, map_index=key.map_index, text=text, author=actor, changed_at=START
+        )
 
     async def set_pool(self, name: str, slots: int, actor: str) -> None:
         self._check()

@@ -25,6 +25,7 @@ from typing import Any
 from tests.support.builders import decode_spec, make_dag, parsed
 from tests.support.clock import VirtualClock
 from tickless.core import commands, events
+from tickless.core.choice import XCOM_CHOICE_KEY
 from tickless.core.decision import (
     AckReport,
     DagPaused,
@@ -201,8 +202,15 @@ class Playbook:
         if row.state in FINISHED_RUN_STATES:
             tallies = counted(each for key, each in self.store.instances.items() if key.run == run)
             finished = commands.FinishedRun(row=row, version=version, tallies=tuple(tallies))
+        choices = tuple(
+            commands.BranchChoice(task_id=at.task_id, map_index=at.map_index, value=row.value)
+            for (at, name), row in self.store.xcoms.items()
+            if at.run == run and name == XCOM_CHOICE_KEY
+        )
         return self.when(
-            commands.AlterTasks(verb=commands.TaskVerb(verb), run=run, rows=tuple(chosen), finished_run=finished)
+            commands.AlterTasks(
+                verb=commands.TaskVerb(verb), run=run, rows=tuple(chosen), finished_run=finished, choices=choices
+            )
         )
 
     def set_pool(self, name: str, slots: int) -> Outcome:

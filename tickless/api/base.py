@@ -16,7 +16,7 @@ from tickless.core.commands import RunStarted, StartRun
 from tickless.core.explain import Reason as Reason
 from tickless.logs.base import LogStore
 from tickless.model.connection import ConnectionFields
-from tickless.model.id import RunKey
+from tickless.model.id import RunKey, TaskKey
 from tickless.model.layout import Layout
 from tickless.model.row import InstanceRow, VersionRow
 from tickless.model.schedule import Slot
@@ -140,6 +140,10 @@ class Backend(Protocol):
 
     async def preview(self, kind: str, payload: str) -> Preview:
         """What `alter` would change now."""
+        ...
+
+    async def set_note(self, key: TaskKey, text: str | None, actor: str) -> None:
+        """Write a note about a task instance, or (no task_id) about its run; None removes it."""
         ...
 
     async def set_pool(self, name: str, slots: int, actor: str) -> None: ...

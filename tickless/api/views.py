@@ -11,9 +11,10 @@ import msgspec
 from pydantic import Field
 
 from tickless.api.shape import View
+from tickless.core.record import MARKED_RUN
 from tickless.model.dag import DagSpec
 from tickless.model.layout import Layout
-from tickless.model.row import AttemptRow, VersionRow
+from tickless.model.row import AttemptRow, NoteRow, VersionRow
 from tickless.model.schedule import Slot
 from tickless.model.secret import is_sensitive
 from tickless.model.setting import Connection, Variable
@@ -32,6 +33,21 @@ class Page(View, Generic[V]):
     items: list[V]
     next: str | None = None
     """What to pass on to get the next page; None = this was the last."""
+
+
+class NoteView(View):
+    """What somebody wrote about a run or a task instance."""
+
+    text: str
+    author: str
+    """SURFACE:NAME, as in the audit."""
+    changed_at: datetime
+
+    @staticmethod
+    def of(row: NoteRow | None) -> NoteView | None:
+        if row is None or row.text is None:
+            return None
+        return NoteView(text=row.text, author=row.author, changed_at=row.changed_at)
 
 
 class RunView(View):
@@ -56,13 +72,16 @@ class RunView(View):
     ended_at: datetime | None
     is_cancelled: bool
     cancel_reason: str | None
-    """dagrun_timeout or fail_fast, in a sentence; None: somebody asked for it, or it was not cancelled."""
+    """dagrun_timeout, fail_fast, marked_success or marked_failed, in a sentence. None: somebody cancelled it, or nobody
+    ended it."""
     frozen: str | None
     tasks: dict[str, int] | None = None
     """Task instances by state; None = not asked for."""
+    note: NoteView | None = None
+    """What somebody wrote about it."""
 
     @staticmethod
-    def of(info: RunInfo, counts: dict[TaskState, int] | None = None) -> RunView:
+    def of(info: RunInfo, counts: dict[TaskState, int] | None = None, note: NoteRow | None = None) -> RunView:
         row = info.row
         return RunView(
             run=row.key,
@@ -80,10 +99,11 @@ class RunView(View):
             queued_at=row.queued_at,
             started_at=row.started_at,
             ended_at=row.ended_at,
-            is_cancelled=row.cancel_requested_at is not None,
+            is_cancelled=row.cancel_requested_at is not None and row.cancel_reason not in MARKED_RUN,
             cancel_reason=row.cancel_reason,
             frozen=row.frozen,
             tasks=None if counts is None else {state.value: count for state, count in counts.items()},
+            note=NoteView.of(note),
         )
 
 
@@ -264,9 +284,11 @@ class TaskView(View):
     ended_at: datetime | None
     due_at: datetime | None
     attempt: AttemptView | None
+    note: NoteView | None = None
+    """What somebody wrote about it."""
 
     @staticmethod
-    def of(info: InstanceInfo) -> TaskView:
+    def of(info: InstanceInfo, note: NoteRow | None = None) -> TaskView:
         row = info.row
         return TaskView(
             run=row.run,
@@ -283,6 +305,7 @@ class TaskView(View):
             ended_at=row.ended_at,
             due_at=row.due_at,
             attempt=AttemptView.of(info.attempt) if info.attempt else None,
+            note=NoteView.of(note),
         )
 
 

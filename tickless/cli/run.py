@@ -12,6 +12,7 @@ import click
 from tickless.cli.alteration import alter, make_sure
 from tickless.cli.client import Client, path_of
 from tickless.cli.command import Group
+from tickless.cli.note import take_note
 from tickless.cli.options import Options, options_of
 from tickless.cli.output import duration, emit_fields, emit_json, emit_table, moment, safe, seconds_between
 from tickless.cli.page import every_page
@@ -35,10 +36,12 @@ _COLUMNS = {
 }
 
 _MOST_FAILURES = 5
+_VERDICTS = ("success", "failed")
 _STATES = [state.value for state in RunState]
 
 run = Group(
-    name="run", help="Start, list, show, cancel, clear and delete dag runs. RUN is a run's number or DAG/RUN_ID."
+    name="run",
+    help="Start, list, show, cancel, clear, mark and delete dag runs. RUN is a run's number, DAG/RUN_ID or DAG@latest.",
 )
 
 
@@ -128,7 +131,9 @@ def show(ctx: click.Context, run_ref: str) -> None:
             "ended": moment(found["ended_at"]),
             "took": seconds_between(found["started_at"], found["ended_at"]),
             "tasks": found["tasks"],
+            "ended by": found["cancel_reason"],
             "frozen": found["frozen"],
+            "note": f"{found['note']['text']} ({found['note']['author']})" if found["note"] else None,
         }
     )
 
@@ -223,6 +228,55 @@ def clear(
     alter(ctx, client, path_of("dags", dag_id, "clear"), body, "clear", is_dry=dry_run, is_sure=yes)
 
 
+@run.command("mark")
+@click.argument("words", metavar="[RUN]... success|failed", nargs=-1, required=True)
+@click.option("--dag", "dag_id", metavar="DAG", help="Instead of RUN: every run of this DAG that fits.")
+@click.option("--state", "states", type=click.Choice(_STATES), multiple=True, help="Only runs in this state.")
+@click.option("--since", help="Only runs queued at or after this moment, as 2026-11-22T00:00:00Z.")
+@click.option("--until", help="Only runs queued before this moment.")
+@click.option("--dry-run", is_flag=True, help="Say what would be marked, and change nothing.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.pass_context
+def mark(
+    ctx: click.Context,
+    words: tuple[str, ...],
+    dag_id: str | None,
+    states: tuple[str, ...],
+    since: str | None,
+    until: str | None,
+    dry_run: bool,
+    yes: bool,
+) -> None:
+    """Declare runs done (success) or give them up (failed).
+
+    What runs is stopped first. The unfinished tasks become success; of a run that is given up those that ran become
+    failed, the others skipped. Tasks that are finished stay as they are.
+    """
+    *run_refs, state = words if words[-1] in _VERDICTS else (*words[1:], words[0])
+    if state not in _VERDICTS:
+        raise UserError("marked as what?", hint="Say success or failed: tickless run mark 41 success.")
+    _check_choice(tuple(run_refs), dag_id, states, since, until)
+    client = Client(options_of(ctx).socket)
+    verb = f"mark as {state}"
+    body: dict[str, Any] = {"state": state}
+    if dag_id is not None:
+        body |= {"states": list(states), "since": since, "until": until}
+        alter(ctx, client, path_of("dags", dag_id, "mark-runs"), body, verb, is_dry=dry_run, is_sure=yes)
+    for number in [run_number(client, text) for text in run_refs]:
+        alter(ctx, client, path_of("runs", number, "mark-run"), body, verb, is_dry=dry_run, is_sure=yes)
+
+
+@run.command("note")
+@click.argument("run_ref", metavar="RUN")
+@click.argument("text", required=False)
+@click.option("--delete", "is_deleted", is_flag=True, help="Remove the note.")
+@click.pass_context
+def note(ctx: click.Context, run_ref: str, text: str | None, is_deleted: bool) -> None:
+    """Write a note about a run; without TEXT print it."""
+    client = Client(options_of(ctx).socket)
+    take_note(ctx, client, path_of("runs", run_number(client, run_ref)), text, is_deleted=is_deleted)
+
+
 @run.command("delete")
 @click.argument("run_refs", metavar="[RUN]...", nargs=-1)
 @click.option("--dag", "dag_id", metavar="DAG", help="Instead of RUN: every finished run of this DAG that fits.")
@@ -245,8 +299,7 @@ def delete(
     yes: bool,
 ) -> None:
     """Delete finished runs, with their tasks, attempts, XComs, notes and logs. The audit keeps its lines."""
-    if bool(run_refs) == (dag_id is not None):
-        raise UserError("which runs?", hint="Give RUNs, or --dag DAG with --state, --since, --until.")
+    _check_choice(run_refs, dag_id, states, since, until)
     client = Client(options_of(ctx).socket)
     if dag_id is not None:
         if is_cancelled:
@@ -256,12 +309,19 @@ def delete(
         body = {"states": list(states), "since": since, "until": until}
         alter(ctx, client, path_of("dags", dag_id, "delete-runs"), body, "delete", is_dry=dry_run, is_sure=yes)
         return
-    if states or since or until:
-        raise UserError("--state, --since and --until go with --dag", hint="Name a DAG, or leave them out.")
     for number in [run_number(client, text) for text in run_refs]:
         if is_cancelled and not dry_run:
             _cancel_and_wait(client, number, is_sure=yes)
         alter(ctx, client, path_of("runs", number, "delete"), {}, "delete", is_dry=dry_run, is_sure=yes)
+
+
+def _check_choice(
+    run_refs: tuple[str, ...], dag_id: str | None, states: tuple[str, ...], since: str | None, until: str | None
+) -> None:
+    if bool(run_refs) == (dag_id is not None):
+        raise UserError("which runs?", hint="Give RUNs, or --dag DAG with --state, --since, --until.")
+    if dag_id is None and (states or since or until):
+        raise UserError("--state, --since and --until go with --dag", hint="Name a DAG, or leave them out.")
 
 
 def _cancel_and_wait(client: Client, number: int, *, is_sure: bool) -> None:

@@ -10,6 +10,7 @@ import click
 from tickless.cli.alteration import alter
 from tickless.cli.client import Client, ConnectionBroke, path_of
 from tickless.cli.command import Group
+from tickless.cli.note import take_note
 from tickless.cli.options import options_of
 from tickless.cli.output import emit_json, emit_table, moment, seconds_between
 from tickless.cli.page import every_page
@@ -30,7 +31,9 @@ _COLUMNS = {
 
 _STATES = [state.value for state in TaskState]
 
-task = Group(name="task", help="Task instances of a run, and their logs. RUN is a run's number or DAG/RUN_ID.")
+task = Group(
+    name="task", help="Task instances of a run, and their logs. RUN is a run's number, DAG/RUN_ID or DAG@latest."
+)
 
 
 @task.command("list")
@@ -48,7 +51,8 @@ def list_tasks(ctx: click.Context, run_ref: str, state: tuple[str, ...]) -> None
         return emit_json(found)
     # As they ran; what has not started comes last.
     found.sort(key=lambda item: (item["started_at"] is None, item["started_at"] or "", item["ended_at"] or ""))
-    emit_table([_row(item) for item in found], _COLUMNS)
+    has_notes = any(item["note"] for item in found)
+    emit_table([_row(item) for item in found], _COLUMNS | ({"note_text": "note"} if has_notes else {}))
 
 
 @task.command("logs")
@@ -112,6 +116,20 @@ def mark(
     alter(ctx, client, path, body, f"mark as {state}", is_dry=dry_run, is_sure=yes)
 
 
+@task.command("note")
+@click.argument("run_ref", metavar="RUN")
+@click.argument("task_ref", metavar="TASK")
+@click.argument("text", required=False)
+@click.option("--delete", "is_deleted", is_flag=True, help="Remove the note.")
+@click.pass_context
+def note(ctx: click.Context, run_ref: str, task_ref: str, text: str | None, is_deleted: bool) -> None:
+    """Write a note about a task instance; without TEXT print it. TASK is a task_id, or task_id[3] of a mapped one."""
+    client = Client(options_of(ctx).socket)
+    task_id, map_index = task_and_index(task_ref)
+    about = path_of("runs", run_number(client, run_ref), "tasks", task_id)
+    take_note(ctx, client, about, text, is_deleted=is_deleted, query={"map_index": map_index})
+
+
 class _Follower:
     """Follows attempt after attempt; after a broken connection it goes on at the byte where it was."""
 
@@ -153,4 +171,5 @@ class _Follower:
 def _row(item: dict[str, Any]) -> dict[str, Any]:
     name = item["task_id"] + ("" if item["map_index"] < 0 else f"[{item['map_index']}]")
     took = seconds_between(item["started_at"], item["ended_at"])
-    return {**item, "task": name, "started": moment(item["started_at"]), "took": took}
+    noted = item["note"]["text"] if item["note"] else None
+    return {**item, "note_text": noted, "task": name, "started": moment(item["started_at"]), "took": took}

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from tickless.core.admission import Needs
 from tickless.core.changes import Changes
-from tickless.core.choice import XCOM_CHOICE_KEY, all_below, not_followed
+from tickless.core.choice import XCOM_CHOICE_KEY, all_below, not_followed, why_skipped
 from tickless.core.decision import AckReport, Launch, StopAttempt, Write
 from tickless.core.machine import Happening, move
 from tickless.core.quota import Quota
@@ -211,7 +211,7 @@ class Attempts:
             return
         self._hand_on(instance, XCOM_CHOICE_KEY, choice)
         if instance.run.may_schedule:
-            self._runs.skip(instance.run, skipped, f"{task.spec.task_id} chose not to follow it")
+            self._runs.skip(instance.run, skipped, why_skipped(task.spec.task_id))
 
     def stop(self, attempt: Attempt, reason: EndReason) -> None:
         """Ask for the end of an attempt. Its slots stay taken until its process has ended."""

@@ -7,9 +7,11 @@ in Airflow's form, so that it can be applied again when what it skipped is clear
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
+from tickless.core.commands import BranchChoice
 from tickless.core.plan import DagPlan
+from tickless.model.id import TaskId
 
 XCOM_CHOICE_KEY = "skipmixin_key"
 
@@ -32,3 +34,29 @@ def all_below(plan: DagPlan, index: int) -> tuple[list[int], str]:
         todo += new
     skipped = sorted(found)
     return skipped, json.dumps({"skipped": [plan.tasks[each].spec.task_id for each in skipped]})
+
+
+def skipped_again(plan: DagPlan, choices: Iterable[BranchChoice]) -> dict[int, str]:
+    """Tasks that these choices do not let run, each with the branch that says so.
+
+    Anybody may have handed something on under the same key: what is not in the form above means nothing.
+    """
+    found: dict[int, str] = {}
+    for choice in choices:
+        index = plan.index_of.get(TaskId(choice.task_id))
+        value = json.loads(choice.value)
+        if index is None or not isinstance(value, dict):
+            continue
+        if isinstance(named := value.get("skipped"), list):
+            skipped = [plan.index_of[name] for name in named if isinstance(name, str) and name in plan.index_of]
+        elif isinstance(named := value.get("followed"), list):
+            skipped, _ = not_followed(plan, index, [name for name in named if isinstance(name, str)])
+        else:
+            continue
+        found |= dict.fromkeys(skipped, choice.task_id)
+    return found
+
+
+def why_skipped(branch: str) -> str:
+    """The reason of a task that was not followed."""
+    return f"{branch} chose not to follow it"

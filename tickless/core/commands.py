@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from tickless.model.id import RunKey
 from tickless.model.row import CommandProgress, EventRow, InstanceRow, InstanceTally, RequestDone, RunRow, VersionRow
+from tickless.model.state import RunState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +68,15 @@ class FinishedRun:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BranchChoice:
+    """What a branch or a short circuit has chosen, as it was kept (`core.choice`)."""
+
+    task_id: str
+    map_index: int
+    value: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AlterTasks:
     """Clear or mark some task instances of one run. One bounded slice: whoever asks for more sends several.
 
@@ -79,8 +89,22 @@ class AlterTasks:
     rows: tuple[InstanceRow, ...]
     finished_run: FinishedRun | None = None
     """None: the run is not finished."""
+    choices: tuple[BranchChoice, ...] = ()
+    """Of a clear: what the branches of the run have chosen."""
     along: tuple[CommandProgress | RequestDone | EventRow, ...] = ()
     """Rows for the same commit: how far the command has come, and who gave it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MarkRun:
+    """Declare a whole run done or give it up. What runs of it is stopped; tasks that are finished stay as they are."""
+
+    run: RunKey
+    state: RunState
+    """success or failed."""
+    finished: RunRow | None = None
+    """Its row, if it is finished, read after everything decided so far was committed. None: it is not."""
+    along: tuple[CommandProgress | RequestDone | EventRow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +150,18 @@ class StopAdmitting:
     """The daemon is about to exit: admit nothing more. What runs goes on."""
 
 
-Command = StartRun | CancelRun | SetPool | PauseDag | UnpauseDag | AlterTasks | DeleteRun | DeleteDag | StopAdmitting
+Command = (
+    StartRun
+    | CancelRun
+    | SetPool
+    | PauseDag
+    | UnpauseDag
+    | AlterTasks
+    | MarkRun
+    | DeleteRun
+    | DeleteDag
+    | StopAdmitting
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

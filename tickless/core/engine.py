@@ -66,7 +66,7 @@ class Engine:
         self._attempts = Attempts(epoch, self._changes, self._quota, self._runs, self.timers)
         self._stopping = Stopping(self._changes, self._quota, self._runs, self._attempts, self.timers)
         self._control = Control(self._changes, self._quota, self._runs, self._stopping)
-        self._revision = Revision(self._changes, self._quota, self._runs, self._attempts, decode_spec)
+        self._revision = Revision(self._changes, self._quota, self._runs, self._attempts, self._stopping, decode_spec)
         self._deletion = Deletion(self._changes, self._quota, self._runs, self._attempts)
         self.schedules = Schedules(
             self._changes, self._quota, self._runs, self.timers, schedule_rules or ScheduleRules()
@@ -164,6 +164,8 @@ class Engine:
                 self.schedules.pause(event)
             case commands.AlterTasks():
                 self._revision.alter_tasks(event)
+            case commands.MarkRun():
+                self._revision.mark_run(event)
             case commands.DeleteRun():
                 self._deletion.delete_run(event)
             case commands.DeleteDag():

@@ -6,6 +6,7 @@ from collections import deque
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from tickless.core.machine import Happening
 from tickless.core.plan import DagPlan, TaskPlan
 from tickless.core.readiness import UpstreamCounts
 from tickless.model.id import UNMAPPED, AttemptId, RunKey, TaskId, TaskKey
@@ -15,6 +16,12 @@ from tickless.model.state import EndReason, RunState, TaskState
 
 if TYPE_CHECKING:
     from tickless.core.admission import Group, Semaphore, Signature
+
+
+MARKED_RUN_SUCCESS = "marked_success: somebody declared the run done"
+MARKED_RUN_FAILED = "marked_failed: somebody gave the run up"
+MARKED_RUN = (MARKED_RUN_SUCCESS, MARKED_RUN_FAILED)
+"""`cancel_reason` of a run that was marked."""
 
 
 class Run:
@@ -78,6 +85,16 @@ class Run:
     def may_schedule(self) -> bool:
         """Whether trigger rules and retries of this run are acted upon."""
         return self.state is RunState.RUNNING and self.cancel_requested_at is None and self.frozen is None
+
+    @property
+    def is_marked_success(self) -> bool:
+        """Somebody has declared it done, while it was running or afterwards."""
+        return self.cancel_reason == MARKED_RUN_SUCCESS
+
+    @property
+    def ending(self) -> Happening:
+        """Of a run that is ended before its time: what happens to its tasks without a process."""
+        return Happening.MARK_SUCCESS if self.is_marked_success else Happening.CANCEL
 
     @property
     def why_cancelled(self) -> str:

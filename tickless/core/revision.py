@@ -8,25 +8,31 @@ row and its counts. Everything is checked before anything is changed. What an in
 - alive: its attempt is stopped. Only when the end of its process is decided it goes on: cleared (`restarting` until
   then) to a new try, marked to the state that was asked for. So two attempts of it are never alive together.
 - waiting for a slot or a retry: cleared, it waits for its upstream; marked, it is finished.
+
+What a branch did not follow is skipped again when it is cleared without the branch: its choice comes with the command.
 """
 
 from __future__ import annotations
 
 from bisect import insort
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from tickless.core.attempts import Attempts
 from tickless.core.changes import Changes
-from tickless.core.commands import AlterTasks, FinishedRun, TaskVerb
-from tickless.core.decision import Write
+from tickless.core.choice import skipped_again, why_skipped
+from tickless.core.commands import AlterTasks, BranchChoice, FinishedRun, MarkRun, TaskVerb
+from tickless.core.decision import RunChanged, Write
 from tickless.core.machine import Happening, RunHappening, move, move_run
 from tickless.core.plan import compile_plan
 from tickless.core.quota import Quota
-from tickless.core.record import Instance, Run
+from tickless.core.record import MARKED_RUN_FAILED, MARKED_RUN_SUCCESS, Instance, Run
 from tickless.core.runs import Runs
+from tickless.core.stopping import Stopping
 from tickless.errors import Refused
 from tickless.model.dag import DagSpec
+from tickless.model.id import TaskId
 from tickless.model.row import InstanceRow
 from tickless.model.state import FINISHED_RUN_STATES, FINISHED_TASK_STATES, EndReason, RunState, TaskState
 
@@ -49,13 +55,36 @@ class Revision:
         quota: Quota,
         runs: Runs,
         attempts: Attempts,
+        stopping: Stopping,
         decode_spec: Callable[[str], DagSpec],
     ) -> None:
         self._changes = changes
         self._quota = quota
         self._runs = runs
         self._attempts = attempts
+        self._stopping = stopping
         self._decode_spec = decode_spec
+
+    def mark_run(self, command: MarkRun) -> None:
+        """Declare a run done or give it up: it ends before its time, with this verdict; or has ended with it."""
+        run = self._runs.runs.get(command.run)
+        reason = MARKED_RUN_SUCCESS if command.state is RunState.SUCCESS else MARKED_RUN_FAILED
+        if run is not None:
+            if run.cancel_requested_at is not None:
+                raise Refused(f"run {run.key} is being ended already", hint=f"`tickless why {run.key}` says why.")
+            self._stopping.stop(run, reason)
+        elif command.finished is None:
+            raise RowsBehind(f"run {command.run} has just ended")
+        elif command.finished.state is not command.state:
+            before = command.finished
+            row = replace(
+                before, state=command.state, cancel_requested_at=self._changes.now, cancel_reason=reason, frozen=None
+            )
+            self._changes.writes.append(Write(row, (before.state,)))
+            self._changes.effects.append(
+                RunChanged(run=row.key, dag_id=row.dag_id, run_id=row.run_id, state=row.state, seconds=None)
+            )
+        self._changes.writes.extend(Write(row) for row in command.along)
 
     def alter_tasks(self, command: AlterTasks) -> None:
         """Clear or mark; see the module's docstring."""
@@ -73,7 +102,14 @@ class Revision:
         self._changes.writes.extend(Write(row) for row in command.along)
         # Those that are finished first: a run must not end while one of them is still to be changed.
         if command.verb is TaskVerb.CLEAR:
-            reopened = [self._reopen(run, row) for row in finished]
+            skipped = skipped_again(run.plan, self._standing(run, command))
+            reopened = []
+            for row in finished:
+                branch = skipped.get(run.plan.index_of[row.task_id])
+                if branch is None:
+                    reopened.append(self._reopen(run, row))
+                else:
+                    self._skip_again(run, row, branch)
             for instance in live:
                 self._clear_live(instance)
             self._runs.agenda.appendleft(
@@ -157,6 +193,30 @@ class Revision:
         run.untally(instance.task.index, row)
         run.instances[instance.task.index, instance.map_index] = instance
         return instance
+
+    def _standing(self, run: Run, command: AlterTasks) -> Iterator[BranchChoice]:
+        """The choices of branches that are not to choose anew."""
+        cleared = {(row.task_id, row.map_index) for row in command.rows}
+        for choice in command.choices:
+            place = (run.plan.index_of.get(TaskId(choice.task_id)), choice.map_index)
+            if (choice.task_id, choice.map_index) not in cleared and place not in run.instances:
+                yield choice
+
+    def _skip_again(self, run: Run, row: InstanceRow, branch: str) -> None:
+        """A branch has decided against it: cleared without the branch it is skipped again, whatever it became since."""
+        if row.state is TaskState.SKIPPED:
+            return
+        instance = Instance.of(run, row)
+        self._runs.reopen(instance, Happening.CLEAR)
+        run.untally(instance.task.index, row)
+        after = move(instance.state, Happening.SKIP)
+        assert after is TaskState.SKIPPED
+        instance.state = after
+        instance.ended_at = self._changes.now
+        instance.reason = why_skipped(branch)
+        run.tally(instance.task.index, after)
+        if instance.task.downstream and run.may_schedule:
+            self._runs.agenda.appendleft(self._runs.evaluate(run, instance.task.downstream))
 
     def _clear_live(self, instance: Instance) -> None:
         attempt = self._attempts.attempts.get(instance.attempt_id)

@@ -199,13 +199,15 @@ class Runs:
             run.instances[instance.task.index, instance.map_index] = instance
             self._changes.new_instance(instance)
             if run.cancel_requested_at is not None:
-                self.finish(instance, Happening.CANCEL, run.why_cancelled)
+                self.finish(instance, run.ending, run.why_cancelled)
             else:
                 self.judge(instance)
             yield
 
     def is_bad(self, run: Run) -> bool:
         """Whether a complete run has failed."""
+        if run.is_marked_success:
+            return False
         return run.cancel_requested_at is not None or any(
             run.tallies.get(leaf, {}).get(state)
             for leaf in run.plan.leaves

@@ -1,9 +1,10 @@
 """Runs that end before their time: somebody cancels one, its dagrun_timeout passes, or a task of a DAG with fail_fast
-fails.
+fails, or somebody marks one.
 
-All three are one thing. That it is so, since when and why is a row of the run (`cancel_requested_at`,
+All four are one thing. That it is so, since when and why is a row of the run (`cancel_requested_at`,
 `cancel_reason`); what follows is done instance by instance on the agenda, and again after a restart: attempts are
-stopped, whatever has none is skipped. The run ends, as failed, with the last of its processes.
+stopped, whatever has none is skipped. The run ends with the last of its processes: as failed, unless somebody
+declared it done.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from datetime import datetime, timedelta
 
 from tickless.core.attempts import Attempts
 from tickless.core.changes import Changes
-from tickless.core.machine import Happening
 from tickless.core.quota import Quota
-from tickless.core.record import Instance, Run
+from tickless.core.record import MARKED_RUN_FAILED, MARKED_RUN_SUCCESS, Instance, Run
 from tickless.core.runs import Runs
 from tickless.core.timers import RunTimeoutDue, TimerHeap
 from tickless.model.state import FINISHED_TASK_STATES, EndReason, RunState
+
+_WISHES = {MARKED_RUN_SUCCESS: EndReason.MARKED_SUCCESS, MARKED_RUN_FAILED: EndReason.MARKED_FAILED}
+"""What becomes of a task that runs, by why its run is ended."""
 
 
 class Stopping:
@@ -56,9 +59,13 @@ class Stopping:
         for instance in list(run.instances.values()):
             attempt = self._attempts.attempts.get(instance.attempt_id)
             if attempt is not None:
-                self._attempts.stop(attempt, EndReason.STOPPED)
+                wish = _WISHES.get(run.cancel_reason or "")
+                if wish is not None:
+                    self._attempts.stop_to(attempt, wish)
+                else:
+                    self._attempts.stop(attempt, EndReason.STOPPED)
             elif instance.state not in FINISHED_TASK_STATES:
-                self._runs.finish(instance, Happening.CANCEL, run.why_cancelled)
+                self._runs.finish(instance, run.ending, run.why_cancelled)
             yield
         if run.is_complete and run.key in self._runs.runs:  # frozen until now, and nothing was left to stop
             self._runs.end_run(run)

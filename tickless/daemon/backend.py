@@ -20,7 +20,7 @@ from tickless.core.runs import run_id_taken
 from tickless.core.explain import explain_run, explain_schedule, explain_task
 from tickless.daemon.layouts import Layouts
 from tickless.core.decision import Write
-from tickless.model.row import EventRow
+from tickless.model.row import EventRow, NoteRow
 from tickless.daemon.scheduler import Scheduler
 from tickless.daemon.secrets import Secrets
 from tickless.daemon.signals import StopKind
@@ -121,6 +121,26 @@ class DaemonBackend:
 
     async def preview(self, kind: str, payload: str) -> Preview:
         return await self._scheduler.desk.preview(kind, payload)
+
+    async def set_note(self, key: TaskKey, text: str | None, actor: str) -> None:
+        info = await self._reader.run(key.run)
+        if info is None:
+            raise NotFound(f"there is no run {key.run}", hint="`tickless run list` shows the latest.")
+        now = self._clock.now()
+        note = NoteRow(
+            run=key.run, task_id=key.task_id, map_index=key.map_index, text=text, author=actor, changed_at=now
+        )
+        action = "set_note" if text is not None else "delete_note"
+        event = EventRow(
+            at=now,
+            actor=actor,
+            action=action,
+            dag_id=info.row.dag_id,
+            run=key.run,
+            task_id=key.task_id or None,
+            detail=json.dumps({"map_index": key.map_index} if key.map_index >= 0 else {}),
+        )
+        await self._scheduler.commit(Write(note), Write(event))
 
     async def set_pool(self, name: str, slots: int, actor: str) -> None:
         event = self._event(actor, "set_pool", detail={"pool": name, "slots": slots})

@@ -22,7 +22,8 @@ ALTERATIONS = frozenset({CLEAR, MARK})
 DELETE_RUN = "delete_run"
 DELETE_DAG = "delete_dag"
 DELETIONS = frozenset({DELETE_RUN, DELETE_DAG})
-AT_THE_DESK = ALTERATIONS | DELETIONS
+MARK_RUN = "mark_run"
+AT_THE_DESK = ALTERATIONS | DELETIONS | {MARK_RUN}
 """Kinds of commands that need rows, or more than one commit."""
 BAD_STATES = (TaskState.FAILED, TaskState.UPSTREAM_FAILED)
 
@@ -94,7 +95,7 @@ def read_alteration(kind: str, payload: str) -> Alteration:
     if kind == CLEAR and order.state is not None:
         raise UserError("clear takes no state")
     if order.runs is not None:
-        _check_moments(order.runs)
+        check_moments(order.runs)
     return order
 
 
@@ -128,11 +129,12 @@ def read_deletion(kind: str, payload: str) -> DeletionOrder:
     if kind == DELETE_DAG and given != ["dag_id"]:
         raise UserError(f"{kind} needs the id of a DAG, and nothing else")
     if order.runs is not None:
-        _check_moments(order.runs)
+        check_moments(order.runs)
     return order
 
 
-def _check_moments(runs: RunFilter) -> None:
+def check_moments(runs: RunFilter) -> None:
+    """Raise UserError for a moment without a time zone."""
     if any(at and at.tzinfo is None for at in (runs.since, runs.until)):
         raise UserError("since and until need a time zone", hint="Write them as 2026-11-22T00:00:00Z.")
 

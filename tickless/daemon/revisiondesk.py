@@ -19,11 +19,13 @@ import msgspec
 from tickless import failpoint
 from tickless.api.base import Altered, Preview
 from tickless.clock import Clock
-from tickless.core.commands import AlterTasks, FinishedRun, TaskVerb
+from tickless.core.choice import XCOM_CHOICE_KEY
+from tickless.core.commands import AlterTasks, BranchChoice, FinishedRun, TaskVerb
 from tickless.core.decision import Write
 from tickless.core.revision import RowsBehind
-from tickless.daemon.choice import AT_THE_DESK, DELETIONS, Alteration, Phase, read_alteration, read_deletion
+from tickless.daemon.choice import AT_THE_DESK, DELETIONS, MARK_RUN, Alteration, Phase, read_alteration, read_deletion
 from tickless.daemon.deletion import Deletions
+from tickless.daemon.runmark import RunMarks, read_run_mark
 from tickless.daemon.term import Term
 from tickless.errors import NotFound, Refused, TicklessError, UserError
 from tickless.logs.base import LogStore
@@ -35,6 +37,8 @@ from tickless.store.base import CommandRequest, CommittedRun, Store
 
 SLICE = 200
 """Task instances per commit."""
+MOST_CHOICE_BYTES = 16 * 1024 * 1024
+"""Of all choices of branches of a run. Each names the tasks below it at most."""
 MOST_SHOWN = 100
 """Task instances that a preview names."""
 
@@ -61,6 +65,7 @@ class RevisionDesk:
         self, *, store: Store, clock: Clock, decode_spec: Callable[[str], DagSpec], logs: LogStore | None = None
     ) -> None:
         self.deletions = Deletions(store=store, clock=clock, logs=logs)
+        self._run_marks = RunMarks(store=store, clock=clock)
         self._store = store
         self._clock = clock
         self._decode_spec = decode_spec
@@ -73,7 +78,7 @@ class RevisionDesk:
 
     async def ask(self, kind: str, payload: str, actor: str) -> Altered:
         """Commit a command, and wait until it is carried out. Raises what refuses it."""
-        (read_deletion if kind in DELETIONS else read_alteration)(kind, payload)  # else it need not be written
+        _check(kind, payload)  # else it need not be written
         number = await self._store.add_command(kind, payload, actor)
         future: asyncio.Future[Altered] = asyncio.get_running_loop().create_future()
         self._waiting[number] = future
@@ -88,6 +93,8 @@ class RevisionDesk:
         if kind in DELETIONS:
             tasks, runs = await self.deletions.count(read_deletion(kind, payload))
             return Preview(tasks=tasks, runs=runs, first=())
+        if kind == MARK_RUN:
+            return Preview(tasks=0, runs=await self._run_marks.count(read_run_mark(kind, payload)), first=())
         order = read_alteration(kind, payload)
         cursor = Cursor()
         tasks = runs = 0
@@ -118,6 +125,8 @@ class RevisionDesk:
             for command in found:
                 if command.kind in DELETIONS:
                     await self.deletions.advance(term, command)
+                elif command.kind == MARK_RUN:
+                    await self._run_marks.advance(term, command)
                 else:
                     await self._advance(term, command)
             await term.drain()
@@ -207,12 +216,18 @@ class RevisionDesk:
                         run=run,
                         rows=tuple(rows),
                         finished_run=_finished(committed),
+                        choices=await self._choices(run) if phase.verb is TaskVerb.CLEAR else (),
                         along=tuple(along),
                     )
                 )
                 return
             except RowsBehind:
                 continue  # what was decided meanwhile is committed in a moment
+
+    async def _choices(self, run: RunKey) -> tuple[BranchChoice, ...]:
+        """What the branches of a run have chosen, as committed."""
+        found = await self._store.pull_xcoms(run, XCOM_CHOICE_KEY, most_bytes=MOST_CHOICE_BYTES)
+        return tuple(BranchChoice(task_id=each.task_id, map_index=each.map_index, value=each.value) for each in found)
 
     def _close(
         self, term: Term, command: CommandRequest, order: Alteration | None, cursor: Cursor, error: str | None = None
@@ -245,6 +260,16 @@ def _finished(committed: CommittedRun) -> FinishedRun | None:
     if committed.row.state not in FINISHED_RUN_STATES:
         return None
     return FinishedRun(row=committed.row, version=committed.version, tallies=committed.tallies)
+
+
+def _check(kind: str, payload: str) -> None:
+    """Raise UserError for a payload that nobody understands."""
+    if kind in DELETIONS:
+        read_deletion(kind, payload)
+    elif kind == MARK_RUN:
+        read_run_mark(kind, payload)
+    else:
+        read_alteration(kind, payload)
 
 
 def _cursor(text: str | None) -> Cursor:

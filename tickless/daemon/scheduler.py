@@ -110,6 +110,12 @@ class Scheduler:
         term.offer(command, reply, along)
         return await reply
 
+    async def commit(self, *writes: Write) -> None:
+        """Commit rows that need no decision. Raises what refuses them, or Unavailable when the outcome is open."""
+        reply: asyncio.Future[RunStarted | None] = asyncio.get_running_loop().create_future()
+        self.term.write(*writes, reply=reply)
+        await reply
+
     def offer(self, event: Input) -> None:
         """Decide without waiting for the commit; for inputs whose source offers them again in the next term."""
         self.term.offer(event)

@@ -172,9 +172,9 @@ class Term:
         """Take over the decision of the restore: the first entry of the term."""
         self._append(entry)
 
-    def write(self, *writes: Write) -> None:
-        """Commit rows that need no decision, in turn with the rest."""
-        self._append(Entry(None, Decision(writes=list(writes), wake_at=self._timer_at)))
+    def write(self, *writes: Write, reply: asyncio.Future[RunStarted | None] | None = None) -> None:
+        """Commit rows that need no decision, in turn with the rest; `reply` hears of it."""
+        self._append(Entry(None, Decision(writes=list(writes), wake_at=self._timer_at), reply))
 
     def on_reports(self, executor: str, reports: Sequence[Report]) -> None:
         """The sink of one executor."""

@@ -74,7 +74,8 @@ class RunRow:
     """How many of the version's tasks have their instance rows: the cursor of a creation in bounded steps."""
     cancel_requested_at: datetime | None = None
     cancel_reason: str | None = None
-    """Why it was ended before its time: dagrun_timeout or fail_fast, in a sentence. None = somebody asked for it."""
+    """Why it was ended before its time: dagrun_timeout, fail_fast, marked_success or marked_failed, in a sentence.
+    None = somebody cancelled it."""
     frozen: str | None = None
     """Not None: an internal error stopped scheduling of this run; the text names the quarantine entry."""
     idempotency_key: str | None = None

@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.playbook import Playbook
 from tickless.core import commands
+from tickless.core.choice import skipped_again
 from tickless.model.id import UNMAPPED, RunKey, TaskId, TaskKey
 
 GRAPH = "pick >> [a, b, join]; a >> join; b >> deep >> end"
@@ -158,3 +159,78 @@ def test_a_late_report_chooses_nothing() -> None:
     book.finish("pick", follow=("a", "b")).expect("launch a", "launch b")
     book.when(late).expect_nothing(stale=1)
     book.when(commands.CancelRun(run=RunKey(1)))
+
+
+# ---- clear ----------------------------------------------------------------------------------------------------------
+
+
+def chosen(*, is_over: bool, follow: tuple[str, ...] = ("a",)) -> Playbook:
+    """`pick` has followed a: b, join, deep and end are skipped. The run is over, or waits for a."""
+    book = Playbook(GRAPH)
+    book.start()
+    book.finish("pick", follow=follow)
+    if is_over:
+        book.finish("a").expect("run success")
+    return book
+
+
+@pytest.mark.parametrize("is_over", [True, False])
+def test_what_a_branch_did_not_follow_is_skipped_again_when_it_is_cleared_alone(is_over: bool) -> None:
+    book = chosen(is_over=is_over)
+    book.alter("clear", "b", "deep", "end").expect(*(["run success"] if is_over else []))
+    assert {name: book.states()[name] for name in ("b", "deep", "end")} == dict.fromkeys(
+        ("b", "deep", "end"), "skipped"
+    )
+    book.restart()
+    if not is_over:
+        book.finish("a").expect("run success")
+    assert (book.runs(), book.is_idle) == (["success"], True)
+
+
+def test_with_the_branch_it_is_for_the_branch_to_choose_anew() -> None:
+    book = chosen(is_over=True)
+    book.alter("clear", "pick", "a", "b", "join", "deep", "end").expect("launch pick try 2")
+    assert kept(book, "pick") is None
+    book.finish("pick", follow=("b",)).expect("launch b")
+    assert book.states()["a"] == "skipped"
+
+
+def test_while_the_branch_chooses_anew_its_last_choice_means_nothing() -> None:
+    book = chosen(is_over=False)
+    book.alter("clear", "pick").expect("launch pick try 2")
+    book.alter("clear", "b").expect()
+    assert book.state("b") == "none"
+    book.finish("pick", follow=("b",)).expect("launch b")
+
+
+def test_what_was_followed_is_cleared_as_ever() -> None:
+    book = chosen(is_over=True)
+    book.alter("clear", "a").expect("launch a try 2")
+    book.finish("a").expect("run success")
+
+
+def test_a_skipped_task_that_was_declared_done_is_skipped_again_with_what_is_below() -> None:
+    book = chosen(is_over=True)
+    book.alter("mark_success", "b")
+    book.alter("clear", "b", "deep").expect("run success")
+    assert (book.state("b"), book.state("deep")) == ("skipped", "skipped")
+    assert book.row("b").reason == "pick chose not to follow it"
+    assert book.runs() == ["success"]
+
+
+def test_a_short_circuit_skips_again_all_that_it_skipped() -> None:
+    book = Playbook("gate >> a >> b", tasks={"b": {"rule": "all_done"}})
+    book.start()
+    book.finish("gate", skip_below=True).expect("run success")
+    book.alter("clear", "b").expect()
+    assert (book.state("b"), book.runs()) == ("skipped", ["success"])
+
+
+@pytest.mark.parametrize("value", ["null", "[1]", '{"followed": 1}', '{"skipped": [1, "nobody"]}', '"b"'])
+def test_what_others_keep_under_the_same_key_means_nothing(value: str) -> None:
+    book = Playbook("pick >> b")
+    book.start()
+    book.finish("pick")
+    book.finish("b")
+    choice = commands.BranchChoice(task_id="pick", map_index=UNMAPPED, value=value)
+    assert skipped_again(book.engine.current["dag"], [choice]) == {}

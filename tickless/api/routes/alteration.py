@@ -48,6 +48,24 @@ class RunsBody(ChoiceBody):
     """Queued before it."""
 
 
+class MarkRunBody(Body):
+    """What becomes of the run."""
+
+    state: Literal["success", "failed"]
+    dry_run: bool = False
+    """Say what would be marked, and mark nothing."""
+
+
+class MarkRunsBody(MarkRunBody):
+    """Which runs of a DAG, and what becomes of them."""
+
+    states: list[RunState] = Field(default_factory=list)
+    since: datetime | None = None
+    """Queued at or after this moment."""
+    until: datetime | None = None
+    """Queued before it."""
+
+
 class DeleteBody(Body):
     """Whether only to ask."""
 
@@ -114,6 +132,21 @@ async def clear_runs(backend: BackendOf, actor: ActorOf, dag_id: str, body: Runs
     return await _alter(backend, actor, "clear", body, {"runs": _filter(dag_id, body)})
 
 
+@router.post("/runs/{run}/mark-run", **access(Access.OPERATE))
+async def mark_run(backend: BackendOf, actor: ActorOf, run: int, body: MarkRunBody) -> AlteredView:
+    """Declare a run done, or give it up. Its unfinished tasks are marked (given up: those that do not run are skipped);
+    what runs is stopped first. Tasks that are finished stay as they are."""
+    await find_run(backend, run)
+    return await _carry_out(backend, actor, "mark_run", {"run": run, "state": body.state}, is_dry=body.dry_run)
+
+
+@router.post("/dags/{dag_id}/mark-runs", **access(Access.OPERATE))
+async def mark_runs(backend: BackendOf, actor: ActorOf, dag_id: str, body: MarkRunsBody) -> AlteredView:
+    """The same for every run that fits."""
+    order = {"runs": _filter(dag_id, body), "state": body.state}
+    return await _carry_out(backend, actor, "mark_run", order, is_dry=body.dry_run)
+
+
 @router.post("/runs/{run}/delete", **access(Access.OPERATE))
 async def delete_run(backend: BackendOf, actor: ActorOf, run: int, body: DeleteBody) -> AlteredView:
     """Delete a finished run, with its tasks, attempts, XComs, notes and logs; answered when all of it has gone."""
@@ -142,7 +175,7 @@ async def _alter(backend: Backend, actor: str, kind: str, body: ChoiceBody, abou
     return await _carry_out(backend, actor, kind, order, is_dry=body.dry_run)
 
 
-def _filter(dag_id: str, body: RunsBody | DeleteRunsBody) -> dict[str, Any]:
+def _filter(dag_id: str, body: RunsBody | DeleteRunsBody | MarkRunsBody) -> dict[str, Any]:
     runs: dict[str, Any] = {"dag_id": dag_id, "states": [state.value for state in body.states]}
     for name, moment in (("since", body.since), ("until", body.until)):
         if moment is not None:

@@ -195,4 +195,5 @@ def _line(value: dict[str, Any]) -> bytes:
 async def _view(backend: Backend, run: int) -> RunView:
     info = await find_run(backend, run)
     counts = await backend.reader.instance_counts([info.row.key])
-    return RunView.of(info, counts.get(info.row.key, {}))
+    notes = await backend.reader.notes([info.row.key], only_of_runs=True)
+    return RunView.of(info, counts.get(info.row.key, {}), notes[0] if notes else None)

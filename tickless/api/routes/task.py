@@ -41,13 +41,18 @@ async def list_tasks(
     limit = page_size(limit)
     found = await backend.reader.instances(RunKey(run), states=state or (), after=_cursor(after), limit=limit)
     last = f"{found[-1].row.task_id}[{found[-1].row.map_index}]" if len(found) == limit else None
-    return Page(items=[TaskView.of(info) for info in found], next=last)
+    notes = {(note.task_id, note.map_index): note for note in await backend.reader.notes([RunKey(run)])}
+    items = [TaskView.of(info, notes.get((info.row.task_id, info.row.map_index))) for info in found]
+    return Page(items=items, next=last)
 
 
 @router.get("/runs/{run}/tasks/{task_id}", **access(Access.READ))
 async def show_task(backend: BackendOf, run: int, task_id: str, map_index: MapIndex = UNMAPPED) -> TaskView:
     """One task instance."""
-    return TaskView.of(await find_instance(backend, run, task_id, map_index))
+    info = await find_instance(backend, run, task_id, map_index)
+    notes = await backend.reader.notes([RunKey(run)])
+    mine = (note for note in notes if (note.task_id, note.map_index) == (task_id, map_index))
+    return TaskView.of(info, next(mine, None))
 
 
 @router.get("/runs/{run}/tasks/{task_id}/attempts", **access(Access.READ))

@@ -76,6 +76,12 @@ language sql security definer set search_path = pg_catalog, pg_temp as $$
     )
 $$;
 
+-- Declare a whole run done ('success') or give it up ('failed'); what runs is stopped first.
+create or replace function tickless.mark_run(run bigint, state text) returns bigint
+language sql security definer set search_path = pg_catalog, pg_temp as $$
+    select tickless.request_command('mark_run', jsonb_build_object('run', mark_run.run, 'state', mark_run.state))
+$$;
+
 -- Declare tasks of a run done ('success') or give them up ('failed'); what runs is stopped first.
 create or replace function tickless.mark_task(
     run bigint, state text, variadic tasks text[]
@@ -90,6 +96,7 @@ $$;
 revoke execute on function
     tickless.hint_request(),
     tickless.delete_run(bigint),
+    tickless.mark_run(bigint, text),
     tickless.cancel_run(bigint),
     tickless.clear_task(bigint, text[]),
     tickless.mark_task(bigint, text, text[]),
