@@ -103,7 +103,13 @@ def test_what_a_branch_did_not_follow_is_skipped_again_unless_the_branch_is_clea
         before = len(stage.events("run.finished"))
         assert stage.cli("task", "clear", run, "b", "--downstream", "--yes").code == 0
         stage.wait(lambda: len(stage.events("run.finished")) > before, "the end of the run")
-        assert stage.states(run) == {"pick": "success", "a": "success", "end": "success", "b": "skipped", "deep": "success"}
+        assert stage.states(run) == {
+            "pick": "success",
+            "a": "success",
+            "end": "success",
+            "b": "skipped",
+            "deep": "success",
+        }
         assert stage.attempts(run, "b") == []
         assert stage.cli("task", "mark", "success", run, "b", "--yes").code == 0
         stage.wait_state(run, "b", "success")
