@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import pwd
 import signal
 import subprocess
 import sys
@@ -18,6 +20,7 @@ import pytest
 from tests.support.backend import START, Served, served
 from tests.support.builders import cron
 from tickless.core.explain import Reason
+from tickless.model.id import RunKey
 from tickless.model.row import AttemptRow
 from tickless.model.state import AttemptState, RunState
 from tickless.store.reader import ImportErrorInfo
@@ -151,6 +154,8 @@ def test_run_list_show_and_cancel(daemon: Served, tickless: Tickless) -> None:
     assert json.loads(tickless("run", "list", "--state", "failed", "-o", "json").stdout) == []
     assert "1 scheduled" in tickless("run", "show", "etl/one").stdout
     tickless("run", "cancel", "etl/one")
+    user = pwd.getpwuid(os.getuid()).pw_name
+    assert f" by unix:{user}" in tickless("run", "show", "etl/one").stdout
     assert json.loads(tickless("run", "show", "1", "-o", "json").stdout)["is_cancelled"] is True
     daemon.do(lambda: daemon.backend.end_run(2))  # type: ignore[arg-type]  # the number of the run
     tickless("run", "cancel", "2", code=5)
@@ -169,6 +174,51 @@ def test_wait_says_what_happens_and_exits_by_the_result(daemon: Served, tmp_path
         assert cli.returncode == code
         assert json.loads(stdout)["state"] == state
         assert "work: failed after 2.00 s: boom" in stderr
+
+
+def test_a_terminal_shows_how_far_a_run_is_and_stdout_is_none_of_it(daemon: Served, tmp_path: Path) -> None:
+    terminal, stderr = pty.openpty()
+    env = environment(tmp_path) | {"TERM": "xterm", "COLUMNS": "100"}
+    words = ["run", "start", "etl", "--wait"]
+    with subprocess.Popen([*TICKLESS, *words], stdout=subprocess.PIPE, stderr=stderr, text=True, env=env) as cli:
+        os.close(stderr)
+        seen = until(terminal, b"run 1: 0 of 1 tasks done, ")
+        backend = daemon.backend
+        key = next(iter(backend.reader.instance_rows))
+        daemon.do(lambda: backend.begin_attempt(key))
+        daemon.do(lambda: backend.end_attempt(key, AttemptState.SUCCESS))
+        seen += until(terminal, b"run 1: 1 of 1 tasks done, ")
+        daemon.do(lambda: backend.end_run(key.run))
+        seen += until(terminal, None)
+        assert cli.stdout is not None
+        assert cli.stdout.read() == "1\n"
+    lines = [line.rpartition(b"\r\x1b[K")[2] for line in seen.replace(b"\r\n", b"\n").split(b"\n")]
+    assert [line.split(b" after")[0] for line in lines] == [
+        b"run 1 started: etl/manual__1",
+        b"  work: success",
+        b"run 1 (etl/manual__1): success",
+        b"",
+    ], "what stays on the screen"
+
+
+def until(terminal: int, text: bytes | None) -> bytes:
+    """What comes on a terminal until this text; None = until nobody has it open any more."""
+    seen = b""
+    while text is None or text not in seen:
+        try:
+            seen += os.read(terminal, 4096)
+        except OSError:
+            break
+    return seen
+
+
+def test_no_terminal_no_progress(daemon: Served, tmp_path: Path) -> None:
+    cli = spawn(tmp_path, "run", "start", "etl", "--wait")
+    eventually(daemon.has_watchers)
+    daemon.do(lambda: daemon.backend.end_run(RunKey(1)))
+    _, stderr = cli.communicate(timeout=30)
+    assert "\r" not in stderr
+    assert "tasks done" not in stderr
 
 
 def test_wait_survives_a_restart_of_the_daemon_and_says_so(daemon: Served, tmp_path: Path) -> None:

@@ -114,6 +114,19 @@ def test_a_run_that_is_waited_for_gives_its_verdict_as_exit_code(stage: Stage) -
     assert f"  breaks: failed (exited, exit code 7); tickless task logs {number} breaks\n" in people.err
 
 
+def test_airflows_names_work_and_a_dag_is_tried_by_its_name(stage: Stage) -> None:
+    made = stage.cli("dags", "trigger", "quick", "-r", "mine", "-c", '{"a": 1}', "-l", "2026-11-22T00:00:00Z")
+    assert made.code == 0, made
+    shown = stage.cli("run", "show", "quick/mine").json
+    assert (shown["conf"], shown["logical_date"]) == ({"a": 1}, "2026-11-22T00:00:00Z")
+    before = len(stage.cli("run", "list", "quick").json)
+    tried = stage.cli("tasks", "test", "quick", "two", is_json=False)
+    assert (tried.code, tried.out) == (0, "2\n"), tried
+    tried = stage.cli("dags", "test", "quick", is_json=False)
+    assert (tried.code, tried.out) == (0, "1\n2\n"), tried
+    assert len(stage.cli("run", "list", "quick").json) == before, "no record"
+
+
 def test_a_run_can_be_followed_and_cancelled(stage: Stage) -> None:
     started = stage.cli("run", "start", "hello", "--conf", '{"name": "wörld"}', "--run-id", "my first")
     assert started.code == 0

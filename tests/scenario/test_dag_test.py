@@ -46,6 +46,17 @@ with DAG("asks"):
 with DAG("waits"):
     BashOperator(task_id="sleeps", bash_command="echo $$ > pid; echo here; sleep 3600", cwd=".")
 """,
+    "mapped.py": """
+from tickless import DAG, task
+with DAG("mapped"):
+    @task
+    def many():
+        return [1, 2]
+    @task
+    def each(n):
+        print(n)
+    each.expand(n=many())
+""",
     "broken.py": "from tickless import DAG\nDAG(1 +)\n",
 }
 
@@ -58,11 +69,11 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "tmp") == sorted(FILES), "nothing is left"
 
 
-def start(folder: Path, *words: str, **env: str) -> subprocess.Popen[str]:
+def start(folder: Path, *words: str, noun: str = "dag", **env: str) -> subprocess.Popen[str]:
     (folder / "tmp").mkdir(exist_ok=True)
     clean = {name: value for name, value in os.environ.items() if not name.startswith("TICKLESS_")}
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "tickless", "dag", "test", *words],
+        [sys.executable, "-P", "-m", "tickless", noun, "test", *words],
         env=clean | {"PYTHONPATH": str(ROOT), "TMPDIR": str(folder / "tmp")} | env,
         cwd=folder,
         stdin=subprocess.DEVNULL,
@@ -72,8 +83,8 @@ def start(folder: Path, *words: str, **env: str) -> subprocess.Popen[str]:
     )
 
 
-def run(folder: Path, *words: str, **env: str) -> tuple[int, str, str]:
-    with start(folder, *words, **env) as process:
+def run(folder: Path, *words: str, noun: str = "dag", **env: str) -> tuple[int, str, str]:
+    with start(folder, *words, noun=noun, **env) as process:
         out, err = process.communicate(timeout=60)
     assert list((folder / "tmp").iterdir()) == [], "its home is gone"
     return process.returncode, out, err
@@ -107,6 +118,34 @@ def test_a_broken_file_is_told_as_the_daemon_tells_it(folder: Path) -> None:
     code, out, err = run(folder, "broken.py")
     assert (code, out) == (2, "")
     assert "broken.py:2: SyntaxError" in err
+
+
+def test_one_task_is_run_alone_with_what_those_above_are_to_have_returned(folder: Path) -> None:
+    code, out, err = run(folder, "good.py", "second", "--input", 'first={"n": 1}', noun="tasks")
+    assert code == 0, err
+    assert out.splitlines()[-1] == "try 2"
+    assert "first" not in out
+    assert err.splitlines()[-1] == "good: success (1 success)"
+    assert "third" in run(folder, "good.py", "third", noun="task")[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["good.py", "secnd"], 3, "hint: Did you mean 'second'?"),
+        (["good.py", "second", "--input", "frist=1"], 3, "hint: Did you mean 'first'?"),
+        (["good.py", "second", "--input", "first"], 2, "is not TASK=JSON"),
+        (["bad.py", "breaks"], 2, "--dag DAG TASK"),
+        (["bad.py", "breaks", "--dag", "fails"], 1, "breaks, try 1"),
+        (["bad.py", "breaks", "--dag", "fail"], 3, "hint: Did you mean 'fails'?"),
+        (["nowhere.py", "x"], 3, "there is no file"),
+        (["good", "x"], 3, "no daemon runs that could know a DAG of this name"),
+        (["mapped.py", "each"], 5, "mapped over what 'many' returns"),
+    ],
+)
+def test_one_task_is_named_with_care(folder: Path, words: list[str], code: int, says: str) -> None:
+    found, _, err = run(folder, *words, "--home", str(folder / "nowhere"), noun="task")
+    assert (found, says in err) == (code, True), err
 
 
 def test_several_dags_must_be_told_apart(folder: Path) -> None:

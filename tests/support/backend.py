@@ -32,14 +32,23 @@ from tickless.errors import NotFound, Refused, Unavailable
 from tickless.logs.files import LogFiles
 from tickless.model.id import UNMAPPED, AttemptId, Epoch, RunKey, TaskId, TaskKey, VersionKey
 from tickless.model.layout import Layout, lay_out
-from tickless.model.row import AttemptRow, InstanceRow, NoteRow, RunRow, VersionRow
+from tickless.model.row import AttemptRow, EventRow, InstanceRow, NoteRow, RunRow, VersionRow
 from tickless.model.schedule import ScheduleRules, ScheduleSpec, Slot
 from tickless.model.setting import ConnectionRow, VariableRow
 from tickless.model.state import FINISHED_RUN_STATES, AttemptState, EndReason, RunState, TaskState
 from tickless.schedule.timetable import upcoming
 from tickless.store.memory import MemoryStore
 from tickless.store.pool import ReadPool
-from tickless.store.reader import DagInfo, ImportErrorInfo, InstanceInfo, PoolInfo, Reader, RunInfo
+from tickless.store.reader import (
+    DagInfo,
+    EventInfo,
+    EventQuery,
+    ImportErrorInfo,
+    InstanceInfo,
+    PoolInfo,
+    Reader,
+    RunInfo,
+)
 from tickless.store.vault import Vault
 
 T = TypeVar("T")
@@ -61,6 +70,7 @@ class FakeReader(Reader):
         self.pool_sizes = {"default_pool": 128}
         self.settings = MemoryStore()
         self.problems: list[ImportErrorInfo] = []
+        self.audit: list[EventInfo] = []
 
     async def dags(
         self, *, after: str | None = None, limit: int = 100, include_vanished: bool = False
@@ -101,6 +111,17 @@ class FakeReader(Reader):
             file=f"{dag_id}.py",
             created_at=START,
         )
+
+    async def events(
+        self, choice: EventQuery | None = None, *, before: int | None = None, limit: int = 50
+    ) -> list[EventInfo]:
+        asked = choice or EventQuery()
+        fitting = [
+            each
+            for each in reversed(self.audit)
+            if asked.run in (None, each.row.run) and asked.action in (None, each.row.action)
+        ]
+        return fitting[:limit]
 
     async def import_errors(self, *, limit: int = 100) -> list[ImportErrorInfo]:
         return self.problems[:limit]
@@ -244,6 +265,8 @@ class FakeBackend:
         if row.state in FINISHED_RUN_STATES:
             raise Refused(f"run {run} is finished: {row.state}")
         self.reader.run_rows[run] = replace(row, cancel_requested_at=START)
+        event = EventRow(at=START, actor=actor, action="cancel", dag_id=row.dag_id, run=run)
+        self.reader.audit.append(EventInfo(id=len(self.reader.audit) + 1, row=event))
 
     async def pause_dag(self, dag_id: str, *, is_paused: bool, actor: str) -> None:
         self._check()

@@ -39,6 +39,7 @@ PARAMETERS = {
     "map_index": "Which instance of a mapped task; -1 = the task is not mapped.",
     "name": "The pool.",
     "offset": "Skip so many bytes.",
+    "progress": "Also say how many tasks are in which state.",
     "run": "The run's number.",
     "since": "Only from this moment on; with time zone.",
     "run_id": "The run's name within its DAG; it may contain slashes.",

@@ -129,7 +129,8 @@ async def _of_validation(_: Request, error: Exception) -> JSONResponse:
             found.append(f"the body is not JSON: {detail['ctx']['error']} (at character {detail['loc'][-1]})")
             continue
         where = ".".join(str(part) for part in detail["loc"] if part not in ("body", "query", "path"))
-        found.append(f"{where}: {detail['msg']}" if where else str(detail["msg"]))
+        said = str(detail["msg"]).removeprefix("Value error, ")
+        found.append(f"{where}: {said}" if where else said)
     return problem(422, "invalid", "; ".join(found))
 
 

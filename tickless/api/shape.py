@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 
 class View(BaseModel):
@@ -12,6 +15,28 @@ class View(BaseModel):
 
 
 class Body(BaseModel):
-    """What the API is sent. A field that it does not know is an error, not a wish that nobody hears."""
+    """What the API is sent. A field that it does not know is an error, not a wish that nobody hears.
 
-    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
+    Strict: `false` is not the number 0. What JSON has no type for says so itself: `Instant`, `Lax`.
+    """
+
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid", strict=True)
+
+
+def _written(value: Any) -> Any:
+    """Pydantic would take a number for seconds since 1970: a slip of the hand, not a moment."""
+    if not isinstance(value, str) or value.lstrip("+-").replace(".", "", 1).isdigit():
+        raise ValueError(f"{value!r} is no moment; write it as 2026-11-22T00:00:00Z")
+    return value
+
+
+def _zoned(value: datetime) -> datetime:
+    if value.tzinfo is None:
+        raise ValueError("has no time zone; write it as 2026-11-22T00:00:00Z")
+    return value
+
+
+Instant = Annotated[datetime, Field(strict=False), BeforeValidator(_written), AfterValidator(_zoned)]
+"""A moment that somebody sends, with its time zone."""
+Lax = Field(strict=False)
+"""For enums in a body: JSON has only their texts."""

@@ -71,6 +71,10 @@ class RunView(View):
     started_at: datetime | None
     ended_at: datetime | None
     is_cancelled: bool
+    cancelled_at: datetime | None
+    """When that was asked for."""
+    cancelled_by: str | None = None
+    """Who asked, as the audit has it; None: nobody did, it is not known, or this is a list."""
     cancel_reason: str | None
     """dagrun_timeout, fail_fast, marked_success or marked_failed, in a sentence. None: somebody cancelled it, or nobody
     ended it."""
@@ -81,7 +85,13 @@ class RunView(View):
     """What somebody wrote about it."""
 
     @staticmethod
-    def of(info: RunInfo, counts: dict[TaskState, int] | None = None, note: NoteRow | None = None) -> RunView:
+    def of(
+        info: RunInfo,
+        counts: dict[TaskState, int] | None = None,
+        note: NoteRow | None = None,
+        *,
+        cancelled_by: str | None = None,
+    ) -> RunView:
         row = info.row
         return RunView(
             run=row.key,
@@ -100,6 +110,8 @@ class RunView(View):
             started_at=row.started_at,
             ended_at=row.ended_at,
             is_cancelled=row.cancel_requested_at is not None and row.cancel_reason not in MARKED_RUN,
+            cancelled_at=row.cancel_requested_at,
+            cancelled_by=cancelled_by,
             cancel_reason=row.cancel_reason,
             frozen=row.frozen,
             tasks=None if counts is None else {state.value: count for state, count in counts.items()},
@@ -123,6 +135,9 @@ class DagView(View):
     dag_id: str
     version: int | None
     file: str | None
+    """Within its folder."""
+    bundle: str | None
+    """The folder as it was when this version was read: a copy on the daemon's host."""
     changed_at: datetime
     import_error: str | None
     is_paused: bool
@@ -142,6 +157,7 @@ class DagView(View):
             dag_id=info.dag_id,
             version=info.version_number,
             file=info.file,
+            bundle=info.bundle,
             changed_at=info.changed_at,
             import_error=info.import_error,
             is_paused=info.is_paused,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
-from tickless.cli.problem import NotRunning, say
+from tickless.cli.problem import NotAllowed, NotRunning, say
 from tickless.config.place import socket_address
 from tickless.errors import InvariantBroken, NotFound, Refused, TicklessError, Unavailable, UserError
 
@@ -123,6 +123,10 @@ class Client:
             raise NotRunning(
                 f"no tickless daemon listens on {self.path}",
                 hint="Start one (tickless dev, tickless daemon), or say where it is with --home.",
+            ) from error
+        except PermissionError as error:
+            raise NotAllowed(
+                f"you may not open {self.path}", hint="The daemon is another user's: be that user (sudo -u USER …)."
             ) from error
         except OSError as error:
             raise Unavailable(f"cannot connect to {self.path}: {error.strerror}") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import click
 
@@ -14,7 +13,7 @@ from tickless.cli.options import options_of
 from tickless.cli.output import emit_fields, emit_json, emit_table, moment, safe
 from tickless.cli.page import every_page
 from tickless.cli.problem import say
-from tickless.cli.run import conf_object
+from tickless.cli.run import conf_object, start
 
 dag = Group(name="dag", help="DAGs and the errors in their files.")
 
@@ -155,21 +154,25 @@ def delete(ctx: click.Context, dag_id: str, force: bool, dry_run: bool, yes: boo
     alter(ctx, client, path, {"force": force}, "delete", is_dry=dry_run, is_sure=yes)
 
 
+dag.add_command(start, "trigger")
+
+
 @dag.command("test")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False))
+@click.argument("source", metavar="FILE")
 @click.argument("dag_id", metavar="[DAG]", required=False)
 @click.option("--conf", metavar="JSON", help="A JSON object for the tasks of the run.")
 @click.pass_context
-def test(ctx: click.Context, file: str, dag_id: str | None, conf: str | None) -> int:
+def test(ctx: click.Context, source: str, dag_id: str | None, conf: str | None) -> int:
     """Run the DAG in FILE once, task after task, without a daemon and without a database.
 
+    FILE may also be the name of a DAG that a running daemon knows: then it is the file as the daemon has read it.
     What the tasks write goes to stdout, what happens to stderr; with -o json it is the other way round, and the task
     instances are the answer. Retries come at once. Exit code 0 if the run succeeded, 1 if it failed.
     """
-    from tickless.cli.trial import run_trial
+    from tickless.cli.trial import run_trial, subject_of
 
     options = options_of(ctx)
-    return run_trial(Path(file), dag_id, json.dumps(conf_object(conf)), is_json=options.is_json)
+    return run_trial(options, subject_of(options, source, dag_id=dag_id, conf=json.dumps(conf_object(conf))))
 
 
 @dag.command("errors")

@@ -54,7 +54,7 @@ cli = LazyGroup(
     tickless why 1               say what run 1 waits for
 
     RUN is a run's number or DAG/RUN_ID. Exit codes: 0 ok, 1 it failed, 2 usage, 3 not found or not running,
-    5 refused, 6 unreachable, 78 bad configuration, 124 a wait timed out, 130 Ctrl-C.""",
+    4 not allowed, 5 refused, 6 unreachable, 78 bad configuration, 124 a wait timed out, 130 Ctrl-C.""",
     params=[
         click.Option(
             ["--version"],

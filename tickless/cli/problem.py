@@ -15,6 +15,7 @@ FAILED = 1
 USAGE = 2
 NOT_FOUND = 3
 """No such thing; or, from `status` and `stop`, no daemon is running."""
+NOT_ALLOWED = 4
 REFUSED = 5
 UNREACHABLE = 6
 BAD_CONFIG = 78
@@ -27,12 +28,17 @@ class NotRunning(Unavailable):
     """No daemon listens on the home's socket."""
 
 
+class NotAllowed(TicklessError):
+    """The daemon is another user's."""
+
+
 # The first match counts: subclasses stand before their bases.
 _BY_FAMILY: tuple[tuple[type[TicklessError], int, str], ...] = (
     (NotFound, NOT_FOUND, "not_found"),
     (Refused, REFUSED, "refused"),
     (ConfigError, BAD_CONFIG, "bad_config"),
     (UserError, USAGE, "invalid"),
+    (NotAllowed, NOT_ALLOWED, "not_allowed"),
     (NotRunning, UNREACHABLE, "not_running"),
     (Unavailable, UNREACHABLE, "unavailable"),
     (TicklessError, FAILED, "internal"),
@@ -59,9 +65,18 @@ def report(error: TicklessError | click.ClickException, *, is_json: bool, exit_c
     return code if exit_code is None else exit_code
 
 
+_before = ""
+
+
 def say(text: str) -> None:
     """A remark for people, on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    print(f"{_before}{text}", file=sys.stderr, flush=True)
+
+
+def write_before_remarks(text: str) -> None:
+    """From now on: what takes away the line that stands on the terminal."""
+    global _before
+    _before = text
 
 
 def _usage_hint(error: click.ClickException) -> str | None:

@@ -18,6 +18,7 @@ _EXIT_CODES = {
     problem.FAILED: "the operation failed; of a run that was waited for: it failed",
     problem.USAGE: "the command line, or what it asks for, makes no sense",
     problem.NOT_FOUND: "there is no such thing; from `status` and `stop`: no daemon is running",
+    problem.NOT_ALLOWED: "not allowed: the daemon is another user's",
     problem.REFUSED: "refused as things are: a name is taken, a run is over, a home is in use",
     problem.UNREACHABLE: "the daemon, or its database, cannot be reached now",
     problem.BAD_CONFIG: "the configuration has an error",

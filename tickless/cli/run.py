@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
+from contextlib import nullcontext
 from typing import Any
 
 import click
@@ -17,6 +18,7 @@ from tickless.cli.options import Options, options_of
 from tickless.cli.output import duration, emit_fields, emit_json, emit_table, moment, safe, seconds_between
 from tickless.cli.page import every_page
 from tickless.cli.problem import FAILED, OK, TIMED_OUT, say
+from tickless.cli.progress import Progress, is_wanted
 from tickless.cli.ref import run_number
 from tickless.errors import Refused, Unavailable, UserError
 from tickless.model.state import RunState
@@ -47,8 +49,11 @@ run = Group(
 
 @run.command("start")
 @click.argument("dag")
-@click.option("--conf", metavar="JSON", help="A JSON object for the tasks of the run.")
-@click.option("--run-id", help="The run's name within its DAG; default: manual__ and the time.")
+@click.option("-c", "--conf", metavar="JSON", help="A JSON object for the tasks of the run.")
+@click.option("-r", "--run-id", help="The run's name within its DAG; default: manual__ and the time.")
+@click.option(
+    "-l", "--logical-date", metavar="MOMENT", help="Its logical date, as 2026-11-22T00:00:00Z; default: none."
+)
 @click.option("--wait", is_flag=True, help="Wait for its end; exit code 0 if it succeeded, 1 if it failed.")
 @click.option(
     "--timeout",
@@ -57,11 +62,25 @@ run = Group(
     help="Wait so long at most; then the exit code is 124, and the run goes on.",
 )
 @click.pass_context
-def start(ctx: click.Context, dag: str, conf: str | None, run_id: str | None, wait: bool, timeout: float | None) -> int:
+def start(
+    ctx: click.Context,
+    /,
+    dag: str,
+    conf: str | None,
+    run_id: str | None,
+    logical_date: str | None,
+    wait: bool,
+    timeout: float | None,
+) -> int:
     """Start a run of DAG, and print its number."""
     options = options_of(ctx)
     client = Client(options.socket)
-    body = {"conf": conf_object(conf), "run_id": run_id, "idempotency_key": str(uuid.uuid4())}
+    body = {
+        "conf": conf_object(conf),
+        "run_id": run_id,
+        "logical_date": logical_date,
+        "idempotency_key": str(uuid.uuid4()),
+    }
     started = client.patiently(lambda: client.post(path_of("dags", dag, "runs"), body), seconds=START_PATIENCE_SECONDS)
     number = started["run"]
     name = f"{started['dag_id']}/{started['run_id']}"
@@ -131,6 +150,7 @@ def show(ctx: click.Context, run_ref: str) -> None:
             "ended": moment(found["ended_at"]),
             "took": seconds_between(found["started_at"], found["ended_at"]),
             "tasks": found["tasks"],
+            "cancelled": _cancelled(found),
             "ended by": found["cancel_reason"],
             "frozen": found["frozen"],
             "note": f"{found['note']['text']} ({found['note']['author']})" if found["note"] else None,
@@ -155,7 +175,8 @@ def cancel(ctx: click.Context, run_ref: str) -> None:
 def _watch(client: Client, number: int, timeout: float | None, options: Options, known: dict[str, Any]) -> int:
     """Wait for the end of a run, and say how it ended; the exit code says it, too."""
     try:
-        found = _wait(client, number, timeout)
+        with Progress(f"run {number}") if is_wanted() else nullcontext() as line:
+            found = _wait(client, number, timeout, line)
     except KeyboardInterrupt:
         say(f"\nrun {number} goes on; `tickless run show {number}` shows it, `tickless run cancel {number}` ends it")
         raise
@@ -332,7 +353,14 @@ def _cancel_and_wait(client: Client, number: int, *, is_sure: bool) -> None:
         client.post(path_of("runs", number, "cancel"))
     except Refused:
         pass  # it has ended meanwhile
-    _wait(client, number, None)
+    _wait(client, number, None, None)
+
+
+def _cancelled(found: dict[str, Any]) -> str | None:
+    """When, and by whom; what ended a run without anybody's word stands in its reason."""
+    if not found["is_cancelled"] or found["cancel_reason"]:
+        return None
+    return str(moment(found["cancelled_at"])) + (f" by {found['cancelled_by']}" if found["cancelled_by"] else "")
 
 
 def _row(item: dict[str, Any]) -> dict[str, Any]:
@@ -340,7 +368,7 @@ def _row(item: dict[str, Any]) -> dict[str, Any]:
     return {**item, "started": moment(item["started_at"]), "took": took}
 
 
-def _wait(client: Client, number: int, timeout: float | None) -> dict[str, Any]:
+def _wait(client: Client, number: int, timeout: float | None, line: Progress | None) -> dict[str, Any]:
     """The run when it has finished, or after the timeout. Says on stderr what happens meanwhile, also that the daemon
     went away and came back."""
     # A client's patience is not a decision of the scheduler: it may read a clock.
@@ -348,11 +376,15 @@ def _wait(client: Client, number: int, timeout: float | None) -> dict[str, Any]:
 
     def attempt() -> dict[str, Any] | None:
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        for line in client.lines(path_of("runs", number, "wait"), timeout_seconds=left):
-            if "run" in line:
-                found: dict[str, Any] = line["run"]
+        asked = {"timeout_seconds": left, "progress": True if line is not None else None}
+        for news in client.lines(path_of("runs", number, "wait"), **asked):
+            if "run" in news:
+                found: dict[str, Any] = news["run"]
                 return found if found["is_finished"] or left is not None else None
-            _say_attempt(line)
+            if line is not None and "tasks" in news:
+                line.show(news["tasks"])
+            else:
+                _say_attempt(news)
         return None
 
     while True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import Any
 
@@ -16,6 +17,8 @@ from tickless.cli.output import emit_json, emit_table, moment, seconds_between
 from tickless.cli.page import every_page
 from tickless.cli.problem import say
 from tickless.cli.ref import run_number, task_and_index
+from tickless.cli.run import conf_object
+from tickless.errors import UserError
 from tickless.model.state import TaskState
 
 FOLLOW_PATIENCE_SECONDS = 120.0
@@ -76,6 +79,31 @@ def logs(ctx: click.Context, run_ref: str, task_ref: str, follow: bool, try_numb
     _Follower(client, path, {**query, "follow": True}).run(is_one=try_number is not None)
 
 
+@task.command("test")
+@click.argument("source", metavar="FILE")
+@click.argument("task_id", metavar="TASK")
+@click.option("--dag", "dag_id", metavar="DAG", help="Which DAG of FILE; needed when it has several.")
+@click.option("-c", "--conf", metavar="JSON", help="A JSON object, as the run's conf.")
+@click.option(
+    "--input", "inputs", metavar="TASK=JSON", multiple=True, help="What a task above is to have returned; else None."
+)
+@click.pass_context
+def test(
+    ctx: click.Context, source: str, task_id: str, dag_id: str | None, conf: str | None, inputs: tuple[str, ...]
+) -> int:
+    """Run one task of FILE alone, without a daemon and without a record in a database.
+
+    FILE may also be the name of a DAG that a running daemon knows. What the task writes goes to stdout, what happens
+    to stderr; retries come at once. Exit code 0 if it succeeded, 1 if it failed.
+    """
+    from tickless.cli.trial import run_trial, subject_of
+
+    options = options_of(ctx)
+    conf_text = json.dumps(conf_object(conf))
+    given = dict(_input(text) for text in inputs)
+    return run_trial(options, subject_of(options, source, dag_id=dag_id, task_id=task_id, conf=conf_text, inputs=given))
+
+
 @task.command("clear")
 @click.argument("run_ref", metavar="RUN")
 @click.argument("tasks", metavar="[TASK]...", nargs=-1)
@@ -128,6 +156,17 @@ def note(ctx: click.Context, run_ref: str, task_ref: str, text: str | None, is_d
     task_id, map_index = task_and_index(task_ref)
     about = path_of("runs", run_number(client, run_ref), "tasks", task_id)
     take_note(ctx, client, about, text, is_deleted=is_deleted, query={"map_index": map_index})
+
+
+def _input(text: str) -> tuple[str, str]:
+    """`extract={"n": 1}`."""
+    task_id, _, value = text.partition("=")
+    try:
+        return task_id, json.dumps(json.loads(value))
+    except ValueError as error:
+        raise UserError(
+            f"--input {text!r} is not TASK=JSON: {error}", hint="""Write it as --input 'extract={"n": 1}'."""
+        ) from error
 
 
 class _Follower:

@@ -1,4 +1,4 @@
-"""`tickless dag test`: one run of a DAG file without a daemon and without a database.
+"""`tickless dag test` and `task test`: a DAG file, or one task of it, is run without a daemon and without a database.
 
 The real parts, small: the engine under its scheduler on the store in memory, the sequential executor on a launcher of
 its own, in a home that is thrown away. Retries come at once, because nobody wants to watch 300 seconds pass.
@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -30,17 +30,18 @@ from tickless.daemon.orders import OrderRules
 from tickless.daemon.parse import parse_file
 from tickless.daemon.requests import xcoms
 from tickless.daemon.scheduler import Scheduler
-from tickless.errors import NotFound, UserError
+from tickless.errors import NotFound, Refused, UserError, did_you_mean
 from tickless.executors.base import Executor
 from tickless.executors.launcher_client import LauncherClient, ensure_launcher
 from tickless.executors.sequential import SequentialExecutor
 from tickless.logs.files import LogFiles
 from tickless.model.dag import DagSpec
+from tickless.model.id import UNMAPPED, RunKey, TaskId, TaskKey
 from tickless.model.limit import Limits, Routing
 from tickless.model.parse import ParsedDag
-from tickless.model.row import InstanceRow, RunRow
-from tickless.model.state import FINISHED_RUN_STATES, LIVE_ATTEMPT_STATES
-from tickless.store.memory import MemoryStore
+from tickless.model.row import InstanceRow, RunRow, XComRow
+from tickless.model.state import FINISHED_RUN_STATES, LIVE_ATTEMPT_STATES, TriggerRule
+from tickless.store.memory import RETURN_KEY, MemoryStore
 from tickless.wire.request import (
     Answer,
     AttemptAnswer,
@@ -73,18 +74,36 @@ class Teller:
     ended: Callable[[AttemptEnded], None]
 
 
-async def try_dag(file: Path, dag_id: str | None, conf: str, tell: Teller) -> Outcome:
-    """Parse the file and run one of its DAGs to its end.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """What is tried."""
 
-    Raises UserError for a file that cannot be read, as the daemon would say it, and NotFound for a DAG that is not in
-    it; with `dag_id` None the file must have exactly one.
+    folder: Path
+    """The DAG folder: imports and working files come from it."""
+    file: str
+    """The DAG file in it."""
+    dag_id: str | None = None
+    """None: the file must have exactly one."""
+    task_id: str | None = None
+    """Only this task, without those above it."""
+    conf: str = "{}"
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """What tasks above are to have returned: task id -> JSON text."""
+
+
+async def try_dag(subject: Subject, tell: Teller) -> Outcome:
+    """Parse the file and run its DAG, or the one task, to its end.
+
+    Raises UserError for a file that cannot be read, as the daemon would say it, and NotFound for what is not in it.
     """
     async with _home() as home:
-        bundle = await anyio.to_thread.run_sync(BundleStore(home, SystemClock()).snapshot, file.parent)
-        parsed = _choose(await _parse(bundle.path, file.name), file.name, dag_id)
+        bundle = await anyio.to_thread.run_sync(BundleStore(home, SystemClock()).snapshot, subject.folder)
+        name = Path(subject.file).name
+        parsed = _choose(await _parse(bundle.path, subject.file), name, subject.dag_id)
+        spec = parsed.spec if subject.task_id is None else _alone(parsed.spec, subject.task_id, subject.inputs)
         await ensure_launcher(home)
         trial = _Trial(home, LauncherClient(home), tell)
-        return await trial.run(_at_once(parsed.spec), parsed.hash, str(bundle.path), file.name, conf)
+        return await trial.run(_at_once(spec), parsed.hash, str(bundle.path), subject)
 
 
 @asynccontextmanager
@@ -116,12 +135,34 @@ async def _parse(bundle: Path, name: str) -> Sequence[ParsedDag]:
 def _choose(dags: Sequence[ParsedDag], name: str, dag_id: str | None) -> ParsedDag:
     names = ", ".join(dag.spec.dag_id for dag in dags)
     if dag_id is None and len(dags) != 1:
-        raise UserError(f"{name} has {len(dags)} DAGs: {names}" if dags else f"{name} makes no DAG",
-                        hint="Say which: tickless dag test FILE DAG." if dags else None)
+        raise UserError(
+            f"{name} has {len(dags)} DAGs: {names}" if dags else f"{name} makes no DAG",
+            hint="Say which: dag test FILE DAG, or task test FILE --dag DAG TASK." if dags else None,
+        )
     for dag in dags:
         if dag_id in (None, dag.spec.dag_id):
             return dag
-    raise NotFound(f"{name} has no DAG {dag_id!r}", hint=f"It has: {names}." if names else None)
+    near = did_you_mean(dag_id, (dag.spec.dag_id for dag in dags)) if dag_id else None
+    raise NotFound(f"{name} has no DAG {dag_id!r}", hint=near or (f"It has: {names}." if names else None))
+
+
+def _alone(spec: DagSpec, task_id: str, inputs: Mapping[str, str]) -> DagSpec:
+    """The DAG with nothing but this task, which then waits for none."""
+    tasks = {task.task_id: task for task in spec.tasks}
+    for name in (task_id, *inputs):
+        if name not in tasks:
+            raise NotFound(
+                f"DAG {spec.dag_id!r} has no task {name!r}",
+                hint=did_you_mean(name, tasks) or f"It has: {', '.join(tasks)}.",
+            )
+    task = tasks[task_id]
+    source = next((over.task_id for over in task.mapped if over.task_id is not None), None)
+    if source is not None:
+        raise Refused(
+            f"task {task_id!r} is mapped over what {source!r} returns, so it cannot run alone",
+            hint="Run the whole DAG: tickless dag test FILE.",
+        )
+    return replace(spec, tasks=(replace(task, upstream=(), trigger_rule=TriggerRule.ALL_SUCCESS),), edge_labels=())
 
 
 def _at_once(spec: DagSpec) -> DagSpec:
@@ -140,7 +181,7 @@ class _Trial:
         self._store = MemoryStore()
         self._send, self._news = anyio.create_memory_object_stream[Effect](math.inf)
 
-    async def run(self, spec: DagSpec, digest: str, bundle: str, file: str, conf: str) -> Outcome:
+    async def run(self, spec: DagSpec, digest: str, bundle: str, subject: Subject) -> Outcome:
         executor = SequentialExecutor(_EXECUTOR, self._launcher)
         executor.on_requests(partial(self._answer, executor))
         slots = max(1, sum(task.pool_slots for task in spec.tasks))
@@ -161,10 +202,15 @@ class _Trial:
             self._tasks = tasks
             await tasks.start(scheduler.run)
             text = msgspec.json.encode(spec).decode()
-            scheduler.offer(DagParsed(spec=spec, spec_json=text, hash=digest, bundle=bundle, file=file))
-            for pool in {task.pool for task in spec.tasks}:
+            scheduler.offer(DagParsed(spec=spec, spec_json=text, hash=digest, bundle=bundle, file=subject.file))
+            pools = {task.pool for task in spec.tasks}
+            for pool in pools:
+                await scheduler.decide(SetPool(name=pool, slots=0))
+            started = await scheduler.decide(StartRun(dag_id=spec.dag_id, conf=subject.conf, run_type="manual"))
+            assert started is not None
+            self._hand_on(RunKey(started.run), subject.inputs)
+            for pool in pools:  # nothing has started so far
                 await scheduler.decide(SetPool(name=pool, slots=slots))
-            started = await scheduler.decide(StartRun(dag_id=spec.dag_id, conf=conf, run_type="manual"))
             await self._tell_until_the_end()
             tasks.cancel_scope.cancel()
         assert started is not None
@@ -172,6 +218,18 @@ class _Trial:
         order = {task.task_id: index for index, task in enumerate(spec.tasks)}
         mine = [row for key, row in self._store.instances.items() if key.run == run.key]
         return Outcome(run=run, instances=sorted(mine, key=lambda row: (order[row.task_id], row.map_index)))
+
+    def _hand_on(self, run: RunKey, inputs: Mapping[str, str]) -> None:
+        for task_id, value in inputs.items():
+            row = XComRow(
+                run=run,
+                task_id=TaskId(task_id),
+                map_index=UNMAPPED,
+                key=RETURN_KEY,
+                value=value,
+                created_at=SystemClock().now(),
+            )
+            self._store.xcoms[TaskKey(run, row.task_id, UNMAPPED), row.key] = row
 
     def _publish(self, effect: Effect) -> None:
         self._watch.publish(effect)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
 from pydantic import Field
@@ -12,7 +11,7 @@ from pydantic import Field
 from tickless.api.access import Access, access
 from tickless.api.base import Backend
 from tickless.api.context import ActorOf, BackendOf, find_run
-from tickless.api.shape import Body, View
+from tickless.api.shape import Body, Instant, Lax, View
 from tickless.model.state import RunState, TaskState
 
 router = APIRouter(tags=["alterations"])
@@ -41,10 +40,10 @@ class MarkBody(ChoiceBody):
 class RunsBody(ChoiceBody):
     """Which runs of a DAG."""
 
-    states: list[RunState] = Field(default_factory=list)
-    since: datetime | None = None
+    states: list[Annotated[RunState, Lax]] = Field(default_factory=list)
+    since: Instant | None = None
     """Queued at or after this moment."""
-    until: datetime | None = None
+    until: Instant | None = None
     """Queued before it."""
 
 
@@ -59,10 +58,10 @@ class MarkRunBody(Body):
 class MarkRunsBody(MarkRunBody):
     """Which runs of a DAG, and what becomes of them."""
 
-    states: list[RunState] = Field(default_factory=list)
-    since: datetime | None = None
+    states: list[Annotated[RunState, Lax]] = Field(default_factory=list)
+    since: Instant | None = None
     """Queued at or after this moment."""
-    until: datetime | None = None
+    until: Instant | None = None
     """Queued before it."""
 
 
@@ -76,11 +75,11 @@ class DeleteBody(Body):
 class DeleteRunsBody(DeleteBody):
     """Which finished runs of a DAG."""
 
-    states: list[RunState] = Field(default_factory=list)
+    states: list[Annotated[RunState, Lax]] = Field(default_factory=list)
     """None = success and failed."""
-    since: datetime | None = None
+    since: Instant | None = None
     """Queued at or after this moment."""
-    until: datetime | None = None
+    until: Instant | None = None
     """Queued before it."""
 
 

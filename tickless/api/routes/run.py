@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from datetime import datetime
 from typing import Annotated, Any
 
 import anyio
@@ -15,7 +14,7 @@ from pydantic import Field
 from tickless.api.access import Access, access
 from tickless.api.base import Backend
 from tickless.api.context import ActorOf, BackendOf, find_run, page_size
-from tickless.api.shape import Body
+from tickless.api.shape import Body, Instant
 from tickless.api.views import Page, RunStartedView, RunView
 from tickless.core.commands import StartRun
 from tickless.core.decision import AttemptEnded, RunChanged
@@ -23,10 +22,12 @@ from tickless.errors import NotFound, UserError
 from tickless.model.dag import check_id
 from tickless.model.id import RunKey
 from tickless.model.state import FINISHED_RUN_STATES, RunState
+from tickless.store.reader import EventQuery
 
 router = APIRouter(tags=["runs"])
 
 _LINES_TYPE = "application/x-ndjson"
+_PROGRESS_SECONDS = 0.25
 
 
 class StartRunBody(Body):
@@ -36,7 +37,7 @@ class StartRunBody(Body):
     """Its name within the DAG; by default manual__ and the time."""
     conf: dict[str, Any] = Field(default_factory=dict)
     """What its tasks are given."""
-    logical_date: datetime | None = None
+    logical_date: Instant | None = None
     """With time zone."""
     idempotency_key: str | None = Field(None, min_length=1, max_length=200)
     """The same key never starts a second run, however often a lost request is sent again."""
@@ -55,8 +56,6 @@ async def start_run(
     check_id("dag_id", dag_id)
     if body.run_id is not None and not body.run_id.isprintable():
         raise UserError(f"run_id {body.run_id!r} has characters that cannot be shown")
-    if body.logical_date is not None and body.logical_date.tzinfo is None:
-        raise UserError("logical_date has no time zone", hint="Write it as 2026-11-22T00:00:00Z.")
     started = await backend.start_run(
         StartRun(
             dag_id=dag_id,
@@ -118,14 +117,19 @@ async def cancel_run(backend: BackendOf, actor: ActorOf, run: int) -> RunView:
     **access(Access.READ),
 )
 async def wait_run(
-    backend: BackendOf, run: int, timeout_seconds: Annotated[float | None, Query(ge=0, le=86400)] = None
+    backend: BackendOf,
+    run: int,
+    timeout_seconds: Annotated[float | None, Query(ge=0, le=86400)] = None,
+    progress: bool = False,
 ) -> StreamingResponse:
     """JSON lines: one per finished attempt ({"task_id", "state", …}), and at the end {"run": …} as GET /runs/{run}.
+
+    With `progress` also {"tasks": {state: count}}, at the beginning and after what happens, at most four a second.
 
     Ends when the run is finished, or after `timeout_seconds` (then `is_finished` is false). Driven by events.
     """
     await find_run(backend, run)
-    return StreamingResponse(_progress(backend, run, timeout_seconds), media_type=_LINES_TYPE)
+    return StreamingResponse(_follow(backend, run, timeout_seconds, progress), media_type=_LINES_TYPE)
 
 
 def _conf_text(conf: dict[str, Any]) -> str:
@@ -152,12 +156,18 @@ def _has_nul(value: Any) -> bool:
             return False
 
 
-async def _progress(backend: Backend, run: int, timeout_seconds: float | None) -> AsyncIterator[bytes]:
+async def _follow(
+    backend: Backend, run: int, timeout_seconds: float | None, has_progress: bool
+) -> AsyncIterator[bytes]:
     deadline = None if timeout_seconds is None else anyio.current_time() + timeout_seconds
     with backend.watch.subscribe(run) as watcher:
         is_finished = (await find_run(backend, run)).row.state in FINISHED_RUN_STATES
         while not is_finished:
             with anyio.move_on_at(float("inf") if deadline is None else deadline) as patience:
+                if has_progress:
+                    counts = await backend.reader.instance_counts([RunKey(run)])
+                    yield _line({"tasks": {state.value: n for state, n in counts.get(RunKey(run), {}).items()}})
+                    await anyio.sleep(_PROGRESS_SECONDS)  # what happens meanwhile is one line
                 await watcher.wake.wait()
             if patience.cancelled_caught:
                 break
@@ -195,5 +205,9 @@ def _line(value: dict[str, Any]) -> bytes:
 async def _view(backend: Backend, run: int) -> RunView:
     info = await find_run(backend, run)
     counts = await backend.reader.instance_counts([info.row.key])
+    who = None
+    if info.row.cancel_requested_at is not None and info.row.cancel_reason is None:
+        asked = await backend.reader.events(EventQuery(run=info.row.key, action="cancel"), limit=1)
+        who = asked[0].row.actor if asked else None
     notes = await backend.reader.notes([info.row.key], only_of_runs=True)
-    return RunView.of(info, counts.get(info.row.key, {}), notes[0] if notes else None)
+    return RunView.of(info, counts.get(info.row.key, {}), notes[0] if notes else None, cancelled_by=who)
