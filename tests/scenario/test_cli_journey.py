@@ -115,9 +115,9 @@ def test_a_run_that_is_waited_for_gives_its_verdict_as_exit_code(stage: Stage) -
 
 
 def test_airflows_names_work_and_a_dag_is_tried_by_its_name(stage: Stage) -> None:
-    made = stage.cli("dags", "trigger", "quick", "-r", "mine", "-c", '{"a": 1}', "-l", "2026-11-22T00:00:00Z")
+    made = stage.cli("dags", "trigger", "quick", "-r", "triggered", "-c", '{"a": 1}', "-l", "2026-11-22T00:00:00Z")
     assert made.code == 0, made
-    shown = stage.cli("run", "show", "quick/mine").json
+    shown = stage.cli("run", "show", "quick/triggered").json
     assert (shown["conf"], shown["logical_date"]) == ({"a": 1}, "2026-11-22T00:00:00Z")
     before = len(stage.cli("run", "list", "quick").json)
     tried = stage.cli("tasks", "test", "quick", "two", is_json=False)
