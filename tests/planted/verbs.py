@@ -17,7 +17,42 @@ STOPPING = "tickless/core/stopping.py"
 
 CHOICE = "tests/unit/core/test_choice.py::"
 
+FOREIGN = "tests/scenario/test_foreign.py::"
+
+SQL = "tests/docs/test_sql.py::"
+
 SABOTAGES = [
+    Sabotage(
+        name="function_that_anybody_may_call",
+        file="tickless/store/migrations/r_request.sql",
+        old="    tickless.cancel_run(bigint),\n",
+        new="",
+        tests=(SQL + "test_the_page_names_every_function_that_the_public_may_not_call_and_somebody_may",),
+    ),
+    Sabotage(
+        name="request_written_with_the_rights_of_its_caller",
+        file="tickless/store/migrations/r_request.sql",
+        old=") returns bigint\n"
+        "language sql security definer set search_path = pg_catalog, pg_temp as $$\n"
+        "    insert into tickless.trigger_request",
+        new=") returns bigint\n"
+        "language sql set search_path = pg_catalog, pg_temp as $$\n    insert into tickless.trigger_request",
+        tests=(SQL + "test_a_role_may_do_what_it_was_granted_and_nothing_else",),
+    ),
+    Sabotage(
+        name="request_that_somebody_holds_is_dealt_with",
+        file="tickless/daemon/scheduler.py",
+        old="            triggers = [each for each in asked if not each.is_locked]\n",
+        new="            triggers = list(asked)\n",
+        tests=(FOREIGN + "test_rows_of_requests_that_somebody_has_locked_wait_for_him_and_nobody_else_does",),
+    ),
+    Sabotage(
+        name="lock_that_is_given_back_noticed_by_nobody",
+        file="tickless/daemon/revisiondesk.py",
+        old='                with anyio.move_on_after(LOCKED_LOOK_SECONDS if has_locked else float("inf")):\n',
+        new='                with anyio.move_on_after(float("inf")):\n',
+        tests=(FOREIGN + "test_rows_of_requests_that_somebody_has_locked_wait_for_him_and_nobody_else_does",),
+    ),
     Sabotage(
         name="cleared_task_runs_against_the_choice_of_its_branch",
         file="tickless/core/revision.py",
@@ -31,12 +66,9 @@ SABOTAGES = [
     Sabotage(
         name="last_choice_of_a_branch_that_chooses_anew_applied",
         file="tickless/core/revision.py",
-        old="not in cleared and place not in run.instances:\n",
-        new="not in cleared or place:\n",
-        tests=(
-            CHOICE + "test_with_the_branch_it_is_for_the_branch_to_choose_anew",
-            CHOICE + "test_while_the_branch_chooses_anew_its_last_choice_means_nothing",
-        ),
+        old="    return (each for each in command.choices if (each.task_id, each.map_index) not in cleared)\n",
+        new="    return (each for each in command.choices if cleared)\n",
+        tests=(CHOICE + "test_with_the_branch_it_is_for_the_branch_to_choose_anew",),
     ),
     Sabotage(
         name="run_declared_done_judged_by_its_tasks",

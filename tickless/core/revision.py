@@ -32,7 +32,6 @@ from tickless.core.runs import Runs
 from tickless.core.stopping import Stopping
 from tickless.errors import Refused
 from tickless.model.dag import DagSpec
-from tickless.model.id import TaskId
 from tickless.model.row import InstanceRow
 from tickless.model.state import FINISHED_RUN_STATES, FINISHED_TASK_STATES, EndReason, RunState, TaskState
 
@@ -102,7 +101,7 @@ class Revision:
         self._changes.writes.extend(Write(row) for row in command.along)
         # Those that are finished first: a run must not end while one of them is still to be changed.
         if command.verb is TaskVerb.CLEAR:
-            skipped = skipped_again(run.plan, self._standing(run, command))
+            skipped = skipped_again(run.plan, _standing(command))
             reopened = []
             for row in finished:
                 branch = skipped.get(run.plan.index_of[row.task_id])
@@ -194,14 +193,6 @@ class Revision:
         run.instances[instance.task.index, instance.map_index] = instance
         return instance
 
-    def _standing(self, run: Run, command: AlterTasks) -> Iterator[BranchChoice]:
-        """The choices of branches that are not to choose anew."""
-        cleared = {(row.task_id, row.map_index) for row in command.rows}
-        for choice in command.choices:
-            place = (run.plan.index_of.get(TaskId(choice.task_id)), choice.map_index)
-            if (choice.task_id, choice.map_index) not in cleared and place not in run.instances:
-                yield choice
-
     def _skip_again(self, run: Run, row: InstanceRow, branch: str) -> None:
         """A branch has decided against it: cleared without the branch it is skipped again, whatever it became since."""
         if row.state is TaskState.SKIPPED:
@@ -254,3 +245,9 @@ class Revision:
             self._attempts.stop_to(attempt, reason)
         else:
             self._runs.finish(instance, happening, reason)
+
+
+def _standing(command: AlterTasks) -> Iterator[BranchChoice]:
+    """The choices of branches that are not to choose anew."""
+    cleared = {(row.task_id, row.map_index) for row in command.rows}
+    return (each for each in command.choices if (each.task_id, each.map_index) not in cleared)

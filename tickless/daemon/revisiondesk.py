@@ -37,6 +37,8 @@ from tickless.store.base import CommandRequest, CommittedRun, Store
 
 SLICE = 200
 """Task instances per commit."""
+LOCKED_LOOK_SECONDS = 1.0
+"""How often a request is looked at whose row somebody's open transaction holds. Nobody hints at its end."""
 MOST_CHOICE_BYTES = 16 * 1024 * 1024
 """Of all choices of branches of a run. Each names the tasks below it at most."""
 MOST_SHOWN = 100
@@ -122,6 +124,8 @@ class RevisionDesk:
             self._dirty.clear()  # before the read: a hint during it is remembered
             found = [each for each in await self._store.open_commands() if each.kind in AT_THE_DESK]
             await self._answer({each.id for each in found})
+            has_locked = any(each.is_locked for each in found)
+            found = [each for each in found if not each.is_locked]
             for command in found:
                 if command.kind in DELETIONS:
                     await self.deletions.advance(term, command)
@@ -133,7 +137,8 @@ class RevisionDesk:
             if found:
                 failpoint.hit("daemon.after_slice")
             else:
-                await self._dirty.wait()
+                with anyio.move_on_after(LOCKED_LOOK_SECONDS if has_locked else float("inf")):
+                    await self._dirty.wait()
 
     async def _answer(self, still_open: set[int]) -> None:
         """Those whose command is closed, in whichever term that was."""

@@ -26,7 +26,7 @@ from tickless.core.engine import Engine
 from tickless.core.runs import run_id_taken
 from tickless.daemon.choice import AT_THE_DESK
 from tickless.daemon.orders import OrderRules
-from tickless.daemon.revisiondesk import RevisionDesk
+from tickless.daemon.revisiondesk import LOCKED_LOOK_SECONDS, RevisionDesk
 from tickless.daemon.sqlcommands import command_of, event_of, start_of
 from tickless.daemon.term import MAX_BACKLOG_ROWS, Ended, Entry, Input, Poison, Term
 from tickless.errors import Conflict, TicklessError, Unavailable, UserError
@@ -262,18 +262,23 @@ class Scheduler:
         """Requests from SQL: read by state whenever somebody hints at them, and once at the start."""
         while True:
             self._requests_dirty.clear()  # before the read: a hint during it is remembered
-            triggers = await self._store.open_requests()
+            asked = await self._store.open_requests()
+            triggers = [each for each in asked if not each.is_locked]
             for trigger in triggers:
                 if trigger.key_of is not None:
                     term.write(Write(RequestDone(table="trigger_request", id=trigger.id, run=trigger.key_of)))
                 else:
                     self._serve(term, "trigger_request", trigger.id, partial(start_of, trigger))
-            orders = [each for each in await self._store.open_commands() if each.kind not in AT_THE_DESK]
+            ordered = [each for each in await self._store.open_commands() if each.kind not in AT_THE_DESK]
+            orders = [each for each in ordered if not each.is_locked]
             for order in orders:
                 self._serve(term, "command", order.id, partial(command_of, order), order)
             await term.drain()
             if not triggers and not orders:
-                await self._requests_dirty.wait()
+                # Nobody hints at a lock that is given back.
+                has_locked = len(asked) + len(ordered) > 0
+                with anyio.move_on_after(LOCKED_LOOK_SECONDS if has_locked else float("inf")):
+                    await self._requests_dirty.wait()
 
     def _serve(
         self,

@@ -44,6 +44,8 @@ class TriggerRequest:
     """The run that has its run id."""
     actor: str = ""
     """Who asks: sql:NAME."""
+    is_locked: bool = False
+    """Somebody's open transaction holds its row: nobody can say now that it is dealt with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +60,8 @@ class CommandRequest:
     """How far it has come, a JSON object; None: nobody has begun."""
     actor: str = ""
     """Who asks: unix:NAME or sql:NAME."""
+    is_locked: bool = False
+    """As of a trigger request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -80,6 +80,8 @@ class MemoryStore(RevisedTables):
         """Flushes that were committed."""
         self.refuse: Callable[[Any], str | None] = lambda row: None
         """Row -> SQLSTATE to refuse it with, besides what is always refused."""
+        self.locked: set[tuple[str, int]] = set()
+        """Rows of requests, by table and id, that somebody's open transaction holds."""
         self._failures: list[bool] = []
 
     # ---- knobs ----------------------------------------------------------------------------------------------------
@@ -224,6 +226,7 @@ class MemoryStore(RevisedTables):
                 request,
                 key_of=keys.get(request.idempotency_key),
                 name_of=names.get((request.dag_id, request.run_id)),
+                is_locked=("trigger_request", number) in self.locked,
             )
             for number, request in self.requests.items()
             if number not in handled
@@ -234,7 +237,11 @@ class MemoryStore(RevisedTables):
 
     def open_commands_now(self) -> list[CommandRequest]:
         handled = {number for table, number in self.done if table == "command"}
-        return [command for number, command in self.commands.items() if number not in handled][:MAX_OPEN_REQUESTS]
+        return [
+            replace(command, is_locked=("command", number) in self.locked)
+            for number, command in self.commands.items()
+            if number not in handled
+        ][:MAX_OPEN_REQUESTS]
 
     def set_import_problems_now(self, epoch: Epoch, problems: Sequence[ImportProblem]) -> None:
         with_answer = self._begin()

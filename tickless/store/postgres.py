@@ -8,8 +8,9 @@ connection; after anything that leaves an outcome open it is thrown away, and wr
 row. So when it returns, every older write has either committed or will be refused. An old writer that does not come
 to its end within `lock_timeout` (its host is gone, its disk is stuck) is terminated by its recorded backend.
 
-**Foreign locks.** Nobody else should lock rows of ours, but an operator can. A write that waits for a lock gives up
-after `lock_timeout`, tries once more while we look who is in the way, and then raises Unavailable with the name.
+**Foreign locks.** Rows of requests are anybody's: one that somebody's open transaction holds is left alone until it is
+free (`is_locked`). Nobody else should lock other rows of ours, but an operator can. A write that waits for a lock gives
+up after `lock_timeout`, tries once more while we look who is in the way, and then raises Unavailable with the name.
 
 Reading uses other connections (`read()`), so a large load does not hold up a flush, nor a slow query of the API.
 """
@@ -77,6 +78,7 @@ _SET_IMPORT_PROBLEMS = query("set_import_problems")
 _OUTPUTS = query("outputs")
 _PUSHED = query("pushed")
 _OPEN_REQUESTS = query("open_requests")
+_FREE_ROWS = query("free_rows")
 _TAKEN_NAMES = query("taken_names")
 _OPEN_COMMANDS = query("open_commands")
 _PULL_XCOMS = query("pull_xcoms")
@@ -235,20 +237,8 @@ class PostgresStore:
 
     async def open_requests(self) -> list[TriggerRequest]:
         rows = await self._pool.fetch(_OPEN_REQUESTS, MAX_OPEN_REQUESTS)
-        return [
-            TriggerRequest(
-                id=row["id"],
-                dag_id=row["dag_id"],
-                run_id=row["run_id"],
-                conf=row["conf"],
-                logical_date=row["logical_date"],
-                idempotency_key=row["idempotency_key"],
-                key_of=row["key_of"],
-                name_of=row["name_of"],
-                actor=row["actor"],
-            )
-            for row in rows
-        ]
+        free = await self._free([row["id"] for row in rows], [])
+        return [TriggerRequest(**row, is_locked=f"r{row['id']}" not in free) for row in rows]
 
     async def taken_names(self, names: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
         rows = await self._pool.fetch(_TAKEN_NAMES, [dag_id for dag_id, _ in names], [run_id for _, run_id in names])
@@ -302,7 +292,16 @@ class PostgresStore:
 
     async def open_commands(self) -> list[CommandRequest]:
         rows = await self._pool.fetch(_OPEN_COMMANDS, MAX_OPEN_REQUESTS)
-        return [CommandRequest(**row) for row in rows]
+        free = await self._free([], [row["id"] for row in rows])
+        return [CommandRequest(**row, is_locked=f"c{row['id']}" not in free) for row in rows]
+
+    async def _free(self, requests: list[int], commands: list[int]) -> set[str]:
+        """Those that nobody else has locked. Asked by the writer: its own flush is never in the way."""
+        if not requests and not commands:
+            return set()
+        if self._writer is None:  # nobody leads, nobody will write
+            return {*(f"r{number}" for number in requests), *(f"c{number}" for number in commands)}
+        return set(await self._write(_FREE_ROWS, requests, commands))
 
     async def pull_xcoms(
         self,

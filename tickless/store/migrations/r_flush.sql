@@ -45,6 +45,7 @@ create or replace function tickless.flush_v3(
 language plpgsql as $$
 declare
     n bigint;
+    patience text;
 begin
     perform from tickless.shard s where s.shard_id = p_shard and s.epoch = p_epoch for share;
     if not found then
@@ -213,12 +214,16 @@ begin
     end if;
 
     if p_requests is not null then
+        -- Anybody may hold a row of these: that is noticed before it is decided, and waited for no longer than this.
+        patience := current_setting('lock_timeout');
+        perform set_config('lock_timeout', '50ms', true);
         update tickless.trigger_request q set handled_at = now(), dag_run_key = r.run, error = r.error
         from json_to_recordset(p_requests) as r("table" text, id bigint, run bigint, error text)
         where r."table" = 'trigger_request' and q.id = r.id;
         update tickless.command q set handled_at = now(), dag_run_key = r.run, error = r.error
         from json_to_recordset(p_requests) as r("table" text, id bigint, run bigint, error text)
         where r."table" = 'command' and q.id = r.id;
+        perform set_config('lock_timeout', patience, true);
     end if;
 
     if p_maps is not null then

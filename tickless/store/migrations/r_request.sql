@@ -1,7 +1,5 @@
 -- SQL as an API: what anybody may call inside a transaction of their own. Repeatable: applied again when it changes.
--- To let a role start runs:
---   GRANT USAGE ON SCHEMA tickless TO app;
---   GRANT EXECUTE ON FUNCTION tickless.trigger_dag TO app;   (and so on)
+-- docs/howto/sql.md says who may call what, and which grants that takes.
 
 create or replace function tickless.hint_request() returns trigger
 language plpgsql as $$

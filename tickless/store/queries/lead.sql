@@ -85,6 +85,15 @@ where handled_at is null
 order by id
 limit $1
 
+-- name: free_rows :one
+-- Which of these requests, and of these commands, nobody else has locked now. The locks are given back at once.
+-- $1 ids of trigger requests bigint[] · $2 ids of commands bigint[]
+select array(
+    select 'r' || r.id from tickless.trigger_request r where r.id = any ($1) for no key update skip locked
+) || array(
+    select 'c' || c.id from tickless.command c where c.id = any ($2) for no key update skip locked
+)
+
 -- name: taken_names :many
 -- Which of some names runs have.
 -- $1 dag_ids text[] · $2 their run_ids text[]
