@@ -29,6 +29,8 @@ from tickless.model.limit import Limits, Routing
 from tickless.model.schedule import ScheduleKind, ScheduleSpec
 from tickless.model.state import AttemptState, TriggerRule
 
+pytestmark = pytest.mark.timeout(400)  # once it has found something, it takes its time to make it small
+
 IS_CHAOS = os.environ.get("TICKLESS_CHAOS") == "1"
 
 IS_PLANTED = os.environ.get("TICKLESS_PLANTED") == "1"

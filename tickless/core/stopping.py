@@ -67,7 +67,8 @@ class Stopping:
             elif instance.state not in FINISHED_TASK_STATES:
                 self._runs.finish(instance, run.ending, run.why_cancelled)
             yield
-        if run.is_complete and run.key in self._runs.runs:  # frozen until now, and nothing was left to stop
+        # Frozen until now, and nothing was left to stop. One that was cleared since is another record.
+        if run.is_complete and self._runs.runs.get(run.key) is run:
             self._runs.end_run(run)
 
     def arm(self, run: Run) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import pytest
 
 from tests.support.playbook import Playbook
+from tickless.core import commands
+from tickless.core import engine as engine_module
 from tickless.core.commands import AlterTasks, TaskVerb
 from tickless.core.revision import RowsBehind
 from tickless.errors import Refused
@@ -107,6 +111,16 @@ def test_a_cancelled_run_can_be_cleared_and_succeeds() -> None:
     book.finish("a", "failed", reason="stopped").expect("run failed")
     book.alter("clear", "a").expect("launch a try 2")
     book.finish("a").expect("run success")
+
+
+def test_a_run_that_is_cleared_the_moment_it_is_cancelled_is_not_ended_twice() -> None:
+    with mock.patch.object(engine_module, "AGENDA_SLICE", 1):
+        book = Playbook("a", queue="nowhere")
+        book.start()
+        book.when(commands.CancelRun(run=RunKey(1)), drain=False)
+        assert book.runs() == ["failed"]
+        book.alter("clear", "a").expect()
+        assert book.runs() == ["running"]
 
 
 def test_a_running_task_marked_success_is_stopped_and_only_then_let_its_downstream_go() -> None:
