@@ -29,8 +29,6 @@ from tickless.model.limit import Limits, Routing
 from tickless.model.schedule import ScheduleKind, ScheduleSpec
 from tickless.model.state import AttemptState, TriggerRule
 
-pytestmark = pytest.mark.timeout(400)  # once it has found something, it takes its time to make it small
-
 IS_CHAOS = os.environ.get("TICKLESS_CHAOS") == "1"
 
 IS_PLANTED = os.environ.get("TICKLESS_PLANTED") == "1"
@@ -400,5 +398,4 @@ TestEngine.settings = settings(
     suppress_health_check=list(HealthCheck),
     phases=(Phase.generate,) if IS_PLANTED else (Phase.explicit, Phase.generate, Phase.shrink),
 )
-if IS_CHAOS:
-    pytestmark = pytest.mark.timeout(7_200)
+pytestmark = pytest.mark.timeout(7_200 if IS_CHAOS else 400)  # what is found is made small, and that takes its time
