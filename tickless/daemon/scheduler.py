@@ -28,7 +28,8 @@ from tickless.daemon.choice import AT_THE_DESK
 from tickless.daemon.orders import OrderRules
 from tickless.daemon.revisiondesk import LOCKED_LOOK_SECONDS, RevisionDesk
 from tickless.daemon.sqlcommands import command_of, event_of, start_of
-from tickless.daemon.term import MAX_BACKLOG_ROWS, Ended, Entry, Input, Poison, Term
+from tickless.daemon.poison import Entry, Input, Poison
+from tickless.daemon.term import MAX_BACKLOG_ROWS, Ended, Term
 from tickless.errors import Conflict, TicklessError, Unavailable, UserError
 from tickless.executors.base import Executor
 from tickless.logs.base import LogStore

@@ -42,6 +42,8 @@ from tickless.core.engine import Engine
 from tickless.core.runs import SCHEDULED, run_id_taken
 from tickless.daemon.conf import check_conf
 from tickless.daemon.orders import Inputs, OrderRules, OutputCache, build_order
+from tickless.daemon.canonical import log_attempt, log_run
+from tickless.daemon.poison import Entry, Input, Poison, fail
 from tickless.errors import InvariantBroken, Refused, TicklessError, Unavailable, Unstorable, UserError
 from tickless.executors.base import Executor
 from tickless.model.id import UNMAPPED, AttemptId, RunKey
@@ -54,41 +56,12 @@ from tickless.telemetry.log import get_log
 
 MAX_FLUSH_ROWS = 2_000
 MAX_BACKLOG_ROWS = 5_000
-UNIQUE_VIOLATION = "23505"
 
 log = get_log()
-
-Input = events.Event | commands.Command
-
-
-@dataclass(slots=True)
-class Entry:
-    """One step's decision on its way through a flush. `reply` is the caller's future, if somebody waits."""
-
-    input: Input | None
-    decision: Decision
-    reply: asyncio.Future[RunStarted | None] | None = None
 
 
 class Ended(Exception):
     """The term is over and the next one may begin at once; what happened has been recorded."""
-
-
-@dataclass(slots=True)
-class Poison:
-    """Reports that Postgres refused, by attempt: on their next arrival their data is left out."""
-
-    unstorable: dict[AttemptId, str] = field(default_factory=dict)
-    quarantined: set[AttemptId] = field(default_factory=set)
-    """Attempts whose end was set aside. Their senders have forgotten them, so only a cancel can still end them."""
-    given_up: set[AttemptId] = field(default_factory=set)
-    """Those among them which not even that could end."""
-    requests: dict[tuple[str, int], str] = field(default_factory=dict)
-    """Requests, by table and id, that Postgres refused, with why."""
-    run_ids: set[tuple[str, str]] = field(default_factory=set)
-    """(dag_id, run_id) of scheduled runs of which Postgres may have one already: those that it has are passed over."""
-    dags: dict[str, str] = field(default_factory=dict)
-    """The same of DAG versions, by hash: every new term is told of them again."""
 
 
 class Term:
@@ -154,7 +127,7 @@ class Term:
         except UserError as error:
             if reply is None:
                 raise
-            _fail(reply, error)
+            fail(reply, error)
             return
         except Exception as error:
             # The engine may be half-way through a change: nothing more may be decided on it.
@@ -162,7 +135,7 @@ class Term:
                 run = self.engine.focus.key
             self._failure = (event, traceback.format_exc(), run)
             if reply is not None:
-                _fail(reply, InvariantBroken(f"internal error: {error!r}"))
+                fail(reply, InvariantBroken(f"internal error: {error!r}"))
             self._has_work.set()
             return
         decision.writes.extend(along)
@@ -335,7 +308,7 @@ class Term:
             try:
                 await self.store.flush(self.engine.epoch, entries[0].decision.writes)
             except Unstorable as error:
-                self._remember_refused(entries[0], error)
+                self._poison.remember(entries[0], error)
                 raise Ended from None
             self._commit(entries)
             return
@@ -347,39 +320,6 @@ class Term:
                 await self._bisect(part)
             else:
                 self._commit(part)
-
-    def _remember_refused(self, entry: Entry, error: Unstorable) -> None:
-        event = entry.input
-        attempt_id = event.attempt_id if isinstance(event, Finished | Lost) else None
-        log.error(
-            "flush.refused",
-            sqlstate=error.sqlstate,
-            error=error.message,
-            attempt_id=attempt_id,
-            rows=len(entry.decision.writes),
-        )
-        if isinstance(event, Finished | Lost):
-            self._poison.unstorable[AttemptId(event.attempt_id)] = error.message
-        elif isinstance(event, events.DagParsed):
-            self._poison.dags[event.hash] = f"DAG {event.spec.dag_id!r} cannot be stored: {error.message}"
-        refusal = UserError(f"Postgres refuses this: {error.message}", hint=error.hint)
-        if isinstance(event, commands.StartRun) and error.sqlstate == UNIQUE_VIOLATION:
-            # By a finished run, which the engine does not know.
-            if event.run_id is not None and event.idempotency_key is None:
-                refusal = run_id_taken(event.dag_id, event.run_id)
-            else:
-                refusal = Refused(f"a run with this run id or idempotency key exists already: {error.message}")
-        if entry.reply is not None:
-            _fail(entry.reply, refusal)
-        request = next((w.row for w in entry.decision.writes if isinstance(w.row, RequestDone)), None)
-        if request is not None:
-            self._poison.requests[request.table, request.id] = refusal.message
-        if error.sqlstate == UNIQUE_VIOLATION and not isinstance(event, commands.StartRun):
-            self._poison.run_ids |= {
-                (w.row.dag_id, w.row.run_id)
-                for w in entry.decision.writes
-                if isinstance(w.row, RunRow) and w.is_insert and w.row.run_type == SCHEDULED
-            }
 
     async def _quarantine(self, event: Input, trace: str, run: RunKey | None) -> None:
         """Keep an event that raised, freeze its run, and let everything else go on in a new term."""
@@ -587,8 +527,7 @@ class Term:
         if self._timer is not None:
             self._timer.cancel()
         for entry in (*self._in_flight, *self._batch):
-            if entry.reply is not None:
-                _fail(entry.reply, Unavailable("the outcome is not known yet", hint="Ask again with the same key."))
+            entry.fail(Unavailable("the outcome is not known yet", hint="Ask again with the same key."))
         self._batch.clear()
         self._drained.set()
 
@@ -600,66 +539,3 @@ def _runs_of(entry: Entry) -> Iterator[RunKey]:
                 yield write.row.key
             case InstanceRow() | AttemptRow() | MapRow():
                 yield write.row.run
-
-
-def log_attempt(ended: AttemptEnded) -> None:
-    """The one canonical line of a finished attempt, or that of a lost one."""
-    row = ended.attempt
-    if row.state is AttemptState.LOST:
-        log.warning(
-            "attempt.lost",
-            dag_id=ended.dag_id,
-            run_id=ended.run_id,
-            run=row.run,
-            task_id=row.task_id,
-            map_index=row.map_index,
-            try_number=row.try_number,
-            attempt_id=row.attempt_id,
-            why=row.error or row.reason,
-            executor=row.executor,
-            host=row.host,
-        )
-        return
-    started = row.started_at
-    log.info(
-        "attempt.finished",
-        dag_id=ended.dag_id,
-        run_id=ended.run_id,
-        run=row.run,
-        task_id=row.task_id,
-        map_index=row.map_index,
-        try_number=row.try_number,
-        attempt_id=row.attempt_id,
-        state=row.state.value,
-        reason=row.reason.value if row.reason is not None else None,
-        exit_code=row.exit_code,
-        signal=row.signal,
-        queued_seconds=round((started - row.queued_at).total_seconds(), 6) if started is not None else None,
-        run_seconds=(
-            round((row.ended_at - started).total_seconds(), 6)
-            if started is not None and row.ended_at is not None
-            else None
-        ),
-        executor=row.executor,
-        queue=row.queue,
-        pool=row.pool,
-        pid=row.pid,
-        host=row.host,
-        error=row.error.strip().rsplit("\n", 1)[-1] if row.error else None,
-    )
-
-
-def log_run(change: RunChanged) -> None:
-    """A run was made, started, or ended."""
-    about = {"dag_id": change.dag_id, "run_id": change.run_id, "run": change.run}
-    if change.state in FINISHED_RUN_STATES:
-        log.info("run.finished", **about, state=change.state.value, seconds=change.seconds)
-    elif change.state is RunState.RUNNING:
-        log.debug("run.started", **about)
-    else:
-        log.info("run.created", **about)
-
-
-def _fail(reply: asyncio.Future[RunStarted | None], error: TicklessError) -> None:
-    if not reply.done():
-        reply.set_exception(error)
