@@ -9,7 +9,7 @@ from fastapi import Depends, Request
 from tickless.api.base import Backend
 from tickless.errors import NotFound, UserError, did_you_mean
 from tickless.model.id import UNMAPPED, RunKey, TaskId, TaskKey
-from tickless.store.reader import MAX_PAGE, InstanceInfo, RunInfo
+from tickless.store.reader import MAX_PAGE, DagInfo, InstanceInfo, RunInfo
 
 
 async def _backend(request: Request) -> Backend:
@@ -34,6 +34,14 @@ async def no_strangers(request: Request) -> None:
     for name in request.query_params:
         if name not in known:
             raise UserError(f"there is no query parameter {name!r} here", hint=did_you_mean(name, known))
+
+
+async def find_dag(backend: Backend, dag_id: str) -> DagInfo:
+    """The DAG, or NotFound."""
+    found = await backend.reader.dag(dag_id)
+    if found is None:
+        raise NotFound(f"there is no DAG {dag_id!r}", hint="`tickless dag list` shows the DAGs.")
+    return found
 
 
 async def find_run(backend: Backend, run: int) -> RunInfo:

@@ -78,10 +78,8 @@ def document(app: FastAPI) -> dict[str, Any]:
             parameter.setdefault("description", PARAMETERS.get(parameter["name"], ""))
         responses = operation["responses"]
         for status in _errors(path, method, operation):
-            responses[str(status)] = {
-                "description": _MEANINGS[status],
-                "content": {MEDIA_TYPE: {"schema": {"$ref": _SCHEMA}}},
-            }
+            responses.setdefault(str(status), {"description": _MEANINGS[status]})
+            responses[str(status)]["content"] = {MEDIA_TYPE: {"schema": {"$ref": _SCHEMA}}}
         for status, response in responses.items():
             if response.get("description") in (None, "", "Successful Response"):
                 response["description"] = HTTPStatus(int(status)).phrase
@@ -100,7 +98,7 @@ def operations(found: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]
 def _errors(path: str, method: str, operation: dict[str, Any]) -> Iterator[int]:
     if "health" in operation.get("tags", ()):
         return
-    if "{" in path:
+    if "{" in path or "404" in operation["responses"]:
         yield 404
     if method != "get":
         yield 409

@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from tickless.api.near import find_near
 from tickless.api.shape import View
 from tickless.errors import ConfigError, Conflict, NotFound, Refused, TicklessError, Unavailable, Unstorable, UserError
 from tickless.store.storable import make_storable
@@ -114,8 +115,10 @@ class BoundedBody:
         await answer(scope, receive, send)
 
 
-async def _of_ours(_: Request, error: Exception) -> JSONResponse:
+async def _of_ours(request: Request, error: Exception) -> JSONResponse:
     ours = cast(TicklessError, error)
+    if isinstance(ours, NotFound) and (near := await find_near(request)):
+        ours.hint = " ".join(filter(None, (near, ours.hint)))
     for family, status, code in _BY_FAMILY:
         if isinstance(ours, family):
             return problem(status, code, ours.message, ours.hint)
@@ -128,6 +131,8 @@ async def _of_validation(_: Request, error: Exception) -> JSONResponse:
         if detail["type"] == "json_invalid":
             found.append(f"the body is not JSON: {detail['ctx']['error']} (at character {detail['loc'][-1]})")
             continue
+        if "datetime" in detail["type"]:
+            detail["msg"] = f"{detail['input']!r} is no moment; write it as 2026-11-22T00:00:00Z"
         where = ".".join(str(part) for part in detail["loc"] if part not in ("body", "query", "path"))
         said = str(detail["msg"]).removeprefix("Value error, ")
         found.append(f"{where}: {said}" if where else said)

@@ -9,6 +9,7 @@ from importlib import import_module
 import click
 
 from tickless.cli.options import common_options
+from tickless.errors import did_you_mean
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -26,6 +27,19 @@ class Group(click.Group):
     """A noun: its verbs, and the common options."""
 
     command_class = Command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if not name.startswith("-") and not ctx.resilient_parsing and self.get_command(ctx, name) is None:
+            near = did_you_mean(name, self.names(ctx))
+            raise click.UsageError(f"No such command {name!r}." + (f" {near}" if near else ""), ctx)
+        return super().resolve_command(ctx, args)
+
+    def names(self, ctx: click.Context) -> list[str]:
+        """What may be said here."""
+        return self.list_commands(ctx)
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         params = super().get_params(ctx)
@@ -52,6 +66,9 @@ class LazyGroup(Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self._lazy)
+
+    def names(self, ctx: click.Context) -> list[str]:
+        return [*self._lazy, *self._aliases]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         entry = self._lazy.get(self._aliases.get(cmd_name, cmd_name))

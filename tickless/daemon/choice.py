@@ -9,7 +9,7 @@ from datetime import datetime
 import msgspec
 
 from tickless.core.commands import TaskVerb
-from tickless.errors import UserError
+from tickless.errors import NotFound, UserError, did_you_mean
 from tickless.model.dag import DagSpec
 from tickless.model.row import InstanceRow
 from tickless.model.state import FINISHED_RUN_STATES, RunState, TaskState
@@ -145,9 +145,10 @@ def choose(spec: DagSpec, tasks: Iterable[str], *, upstream: bool = False, downs
     wanted = set(tasks)
     unknown = sorted(wanted.difference(order))
     if unknown:
-        raise UserError(
+        raise NotFound(
             f"DAG {spec.dag_id!r} has no task {unknown[0]!r} in the version of this run",
-            hint=f"It has: {', '.join(order[:10])}{', …' if len(order) > 10 else ''}.",
+            hint=did_you_mean(unknown[0], order)
+            or f"It has: {', '.join(order[:10])}{', …' if len(order) > 10 else ''}.",
         )
     if not wanted:
         return order

@@ -23,7 +23,7 @@ from tickless.core.choice import XCOM_CHOICE_KEY
 from tickless.core.commands import AlterTasks, BranchChoice, FinishedRun, TaskVerb
 from tickless.core.decision import Write
 from tickless.core.revision import RowsBehind
-from tickless.daemon.choice import AT_THE_DESK, DELETIONS, MARK_RUN, Alteration, Phase, read_alteration, read_deletion
+from tickless.daemon.choice import ALTERATIONS, AT_THE_DESK, DELETIONS, MARK_RUN, Alteration, Phase, read_alteration, read_deletion
 from tickless.daemon.deletion import Deletions
 from tickless.daemon.runmark import RunMarks, read_run_mark
 from tickless.daemon.term import Term
@@ -81,6 +81,8 @@ class RevisionDesk:
     async def ask(self, kind: str, payload: str, actor: str) -> Altered:
         """Commit a command, and wait until it is carried out. Raises what refuses it."""
         _check(kind, payload)  # else it need not be written
+        if kind in ALTERATIONS and (order := read_alteration(kind, payload)).run is not None and order.tasks:
+            order.phases(self._decode_spec((await self._committed(RunKey(order.run))).version.spec))
         number = await self._store.add_command(kind, payload, actor)
         future: asyncio.Future[Altered] = asyncio.get_running_loop().create_future()
         self._waiting[number] = future

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from tickless.api.access import Access, access
 from tickless.api.base import Backend
-from tickless.api.context import ActorOf, BackendOf, find_run
+from tickless.api.context import ActorOf, BackendOf, find_dag, find_run
 from tickless.api.shape import Body, Instant, Lax, View
 from tickless.model.state import RunState, TaskState
 
@@ -128,6 +128,7 @@ async def mark(backend: BackendOf, actor: ActorOf, run: int, body: MarkBody) -> 
 @router.post("/dags/{dag_id}/clear", **access(Access.OPERATE))
 async def clear_runs(backend: BackendOf, actor: ActorOf, dag_id: str, body: RunsBody) -> AlteredView:
     """The same for every run that fits; answered when all of it is committed."""
+    await find_dag(backend, dag_id)
     return await _alter(backend, actor, "clear", body, {"runs": _filter(dag_id, body)})
 
 
@@ -142,6 +143,7 @@ async def mark_run(backend: BackendOf, actor: ActorOf, run: int, body: MarkRunBo
 @router.post("/dags/{dag_id}/mark-runs", **access(Access.OPERATE))
 async def mark_runs(backend: BackendOf, actor: ActorOf, dag_id: str, body: MarkRunsBody) -> AlteredView:
     """The same for every run that fits."""
+    await find_dag(backend, dag_id)
     order = {"runs": _filter(dag_id, body), "state": body.state}
     return await _carry_out(backend, actor, "mark_run", order, is_dry=body.dry_run)
 
@@ -156,12 +158,14 @@ async def delete_run(backend: BackendOf, actor: ActorOf, run: int, body: DeleteB
 @router.post("/dags/{dag_id}/delete-runs", **access(Access.OPERATE))
 async def delete_runs(backend: BackendOf, actor: ActorOf, dag_id: str, body: DeleteRunsBody) -> AlteredView:
     """The same for every finished run that fits. Unfinished ones that are asked for are left alone, with why."""
+    await find_dag(backend, dag_id)
     return await _carry_out(backend, actor, "delete_run", {"runs": _filter(dag_id, body)}, is_dry=body.dry_run)
 
 
 @router.post("/dags/{dag_id}/delete", **access(Access.OPERATE))
 async def delete_dag(backend: BackendOf, actor: ActorOf, dag_id: str, body: DeleteDagBody) -> AlteredView:
     """Delete a DAG with all its runs and versions. 409 when it has unfinished runs, or a file that defines it."""
+    await find_dag(backend, dag_id)
     order = {"dag_id": dag_id, "force": body.force}
     return await _carry_out(backend, actor, "delete_dag", order, is_dry=body.dry_run)
 

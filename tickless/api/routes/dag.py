@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 
 from tickless.api.access import Access, access
 from tickless.api.base import Backend
-from tickless.api.context import ActorOf, BackendOf, page_size
+from tickless.api.context import ActorOf, BackendOf, find_dag, page_size
 from tickless.api.views import DagView, GraphView, ImportErrorView, Page, ReasonView, SlotView
 from tickless.errors import NotFound
 from tickless.store.reader import DagInfo
@@ -31,7 +31,7 @@ async def list_dags(
 @router.get("/dags/{dag_id}", **access(Access.READ))
 async def show_dag(backend: BackendOf, dag_id: str) -> DagView:
     """One DAG, also one that is in no file any more."""
-    return _view(backend, await _find(backend, dag_id))
+    return _view(backend, await find_dag(backend, dag_id))
 
 
 @router.get("/dags/{dag_id}/next", **access(Access.READ))
@@ -39,7 +39,7 @@ async def next_slots(
     backend: BackendOf, dag_id: str, limit: Annotated[int, Query(ge=1, le=1000)] = 5
 ) -> Page[SlotView]:
     """The next slots of its schedule, as if the DAG were not paused. The first may be due already."""
-    found = await _find(backend, dag_id)
+    found = await find_dag(backend, dag_id)
     slots = backend.upcoming(found, limit) if found.version is not None else []
     return Page(items=[SlotView.of(slot) for slot in slots])
 
@@ -47,7 +47,7 @@ async def next_slots(
 @router.get("/dags/{dag_id}/graph", **access(Access.READ))
 async def graph(backend: BackendOf, dag_id: str) -> GraphView:
     """Its current version as a picture: boxes and lines, laid out from left to right."""
-    await _find(backend, dag_id)
+    await find_dag(backend, dag_id)
     version = await backend.reader.current_version(dag_id)
     if version is None:
         raise NotFound(f"no file defines DAG {dag_id!r} any more", hint="`tickless dag list` shows the DAGs.")
@@ -57,7 +57,7 @@ async def graph(backend: BackendOf, dag_id: str) -> GraphView:
 @router.get("/dags/{dag_id}/why", **access(Access.READ))
 async def why_not_scheduled(backend: BackendOf, dag_id: str) -> Page[ReasonView]:
     """Why its schedule makes no run now; empty when nothing but time holds it back."""
-    await _find(backend, dag_id)
+    await find_dag(backend, dag_id)
     return Page(items=[ReasonView(**asdict(reason)) for reason in backend.explain_schedule(dag_id)])
 
 
@@ -65,27 +65,20 @@ async def why_not_scheduled(backend: BackendOf, dag_id: str) -> Page[ReasonView]
 async def pause_dag(backend: BackendOf, actor: ActorOf, dag_id: str) -> DagView:
     """No run of it starts and no task is sent off from now on; what runs goes on."""
     await backend.pause_dag(dag_id, is_paused=True, actor=actor)
-    return _view(backend, await _find(backend, dag_id))
+    return _view(backend, await find_dag(backend, dag_id))
 
 
 @router.post("/dags/{dag_id}/unpause", **access(Access.OPERATE))
 async def unpause_dag(backend: BackendOf, actor: ActorOf, dag_id: str) -> DagView:
     """It goes on. What was due meanwhile: the latest slot, or with catchup every one."""
     await backend.pause_dag(dag_id, is_paused=False, actor=actor)
-    return _view(backend, await _find(backend, dag_id))
+    return _view(backend, await find_dag(backend, dag_id))
 
 
 @router.get("/import-errors", **access(Access.READ))
 async def list_import_errors(backend: BackendOf, limit: Annotated[int, Query(ge=1)] = 100) -> Page[ImportErrorView]:
     """DAG files that cannot be parsed now."""
     return Page(items=[ImportErrorView.of(info) for info in await backend.reader.import_errors(limit=page_size(limit))])
-
-
-async def _find(backend: Backend, dag_id: str) -> DagInfo:
-    found = await backend.reader.dag(dag_id)
-    if found is None:
-        raise NotFound(f"there is no DAG {dag_id!r}", hint="`tickless dag list` shows the DAGs.")
-    return found
 
 
 def _view(backend: Backend, dag: DagInfo) -> DagView:

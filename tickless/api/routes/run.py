@@ -13,7 +13,7 @@ from pydantic import Field
 
 from tickless.api.access import Access, access
 from tickless.api.base import Backend
-from tickless.api.context import ActorOf, BackendOf, find_run, page_size
+from tickless.api.context import ActorOf, BackendOf, find_dag, find_run, page_size
 from tickless.api.shape import Body, Instant
 from tickless.api.views import Page, RunStartedView, RunView
 from tickless.core.commands import StartRun
@@ -71,7 +71,7 @@ async def start_run(
     return RunStartedView(run=started.run, dag_id=dag_id, run_id=started.run_id, is_new=started.is_new)
 
 
-@router.get("/runs", **access(Access.READ))
+@router.get("/runs", responses={404: {"description": "There is no such DAG."}}, **access(Access.READ))
 async def list_runs(
     backend: BackendOf,
     dag_id: str | None = None,
@@ -81,6 +81,8 @@ async def list_runs(
 ) -> Page[RunView]:
     """Runs, newest first."""
     limit = page_size(limit)
+    if dag_id is not None:
+        await find_dag(backend, dag_id)
     runs = await backend.reader.runs(
         dag_id=dag_id, states=state or (), before=None if before is None else RunKey(before), limit=limit
     )

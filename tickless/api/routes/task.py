@@ -107,7 +107,7 @@ async def read_log(
         attempt_id = attempt.attempt_id
     attempt = await _choose(backend, key, try_number, attempt_id)
     if attempt is None and (try_number or attempt_id):
-        raise NotFound(f"{key} has no such attempt", hint="`tickless task list` shows the number of the latest try.")
+        raise NotFound(f"{key} has no such attempt", hint=f"`tickless task list {run}` shows the latest try.")
     if attempt is None and follow and info.row.state not in FINISHED_TASK_STATES:
         attempt = await _while_connected(request, partial(_wait_for_attempt, backend, key, 0))
     if attempt is None:
