@@ -46,6 +46,7 @@ fix: $(READY)  ## Mend what can be mended: lints, format, generated pages
 	$(BIN)/ruff check --fix --quiet || true
 	$(BIN)/ruff format
 	$(BIN)/python -m tickless.config.reference
+	$(BIN)/python -m tickless.authoring.reference
 	$(BIN)/python -m tickless.api.reference
 	$(BIN)/python -m tickless.cli.reference
 	$(BIN)/python -m tickless.telemetry.reference

@@ -89,11 +89,14 @@ SABOTAGES = [
         tests=(AT_DESK + "test_what_cannot_be_committed_is_tried_again_until_it_is",),
     ),
     Sabotage(
-        name="streams_of_log_handlers_not_looked_through",
+        name="secret_left_in_the_log_of_a_task",
         file="tickless/authoring/secret.py",
-        old="    for stream in [*streams, *(getattr(handler",
-        new="    for stream in [*streams[2:], *(getattr(handler",
-        tests=(WHOLE + "test_what_a_task_has_read_that_is_secret_is_not_in_its_log",),
+        old="        write(masked(text))\n",
+        new="        write(text)\n",
+        tests=(
+            WHOLE + "test_what_a_task_has_read_that_is_secret_is_not_in_its_log",
+            "tests/unit/authoring/test_secret.py::test_only_what_goes_to_the_log_is_looked_through",
+        ),
     ),
     Sabotage(
         name="secret_left_in_the_error_of_a_task",
