@@ -49,6 +49,7 @@ fix: $(READY)  ## Mend what can be mended: lints, format, generated pages
 	$(BIN)/python -m tickless.authoring.reference
 	$(BIN)/python -m tickless.api.reference
 	$(BIN)/python -m tickless.cli.reference
+	$(BIN)/python -m tickless.cli.states
 	$(BIN)/python -m tickless.telemetry.reference
 
 help:  ## List the targets

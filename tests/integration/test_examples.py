@@ -32,6 +32,7 @@ FILES = (
     "fan_out_files.py",
     "flaky_retries.py",
     "outputs_by_key.py",
+    "structure.py",
     "templates.py",
     "workday_report.py",
 )

@@ -25,8 +25,12 @@ STARTED = (
     "branch_bash",
     "branch_groups",
     "flaky_retries",
+    "limits",
+    "look_back",
+    "looked_for",
     "mapped_words",
     "outputs_by_key",
+    "structure",
     "templates",
     "workday_report",
 )
@@ -185,6 +189,40 @@ def test_mapped_words_has_an_instance_for_each_text_and_none_without(stage: Stag
     run, state = stage.do("mapped_words", {"pattern": "nothing"})
     assert (state, stage.output(run, "totals")) == ("success", {})
     assert ("count", "skipped") in instances(stage, run)
+
+
+def test_structure_goes_from_group_to_group(stage: Stage) -> None:
+    run, state = stage.do("structure")
+    assert (state, stage.output(run, "join")) == ("success", {"orders": 3, "clients": 2})
+    assert stage.output(run, "publish") == ["sorted by day", "sorted by name"]
+    assert {"source.orders.read", "source.clients.check", "tidy_up.files"} <= set(stage.states(run))
+    nodes = {node["task_id"]: node for node in stage.cli("dag", "graph", "structure").json["nodes"]}
+    assert len(nodes) == 10
+
+
+def test_limits_hold_and_the_urgent_task_is_first(stage: Stage) -> None:
+    run, state = stage.do("limits")
+    assert (state, stage.output(run, "wide")) == ("success", 28)
+    rows = stage.query(
+        "select task_id, queued_at, ended_at from task_attempt where dag_run_key = $1 order by attempt_id", run
+    )
+    assert rows[0]["task_id"] == "urgent"
+    fetches = [row for row in rows if row["task_id"].startswith("fetch")]
+    for row in fetches:
+        at_once = [other for other in fetches if other["queued_at"] <= row["queued_at"] < other["ended_at"]]
+        assert len(at_once) <= 2
+
+
+def test_look_back_finds_the_run_before_and_waits_for_another(stage: Stage) -> None:
+    first, second = stage.do("look_back"), stage.do("look_back")
+    assert [first[1], second[1]] == ["success", "success"]
+    assert stage.output(first[0], "since") == "ever"
+    assert stage.output(second[0], "since").endswith(" seconds ago")
+    assert stage.log(first[0], "tell").endswith("has ended, the first\n")
+    ended = stage.query("select ended_at from dag_run where key = $1", first[0])[0]["ended_at"]
+    assert stage.log(second[0], "tell").endswith(f"has ended, {ended}\n")
+    [row] = stage.query("select key from dag_run where run_id = $1", stage.output(second[0], "load"))
+    assert "loading what is new since: " in stage.log(row["key"], "load")
 
 
 def instances(stage: Stage, run: int) -> list[tuple[str, str]]:
