@@ -1,6 +1,6 @@
 """Limits: how many tasks may run at once, and which of them first.
 
-    eight tasks `fetch`, at most two at once; `urgent` goes before them all; `wide` takes two places at once
+    eight instances of `fetch`, at most two at once; `urgent` goes before them all; `wide` takes two places at once
 
 Each limit is a semaphore. While the DAG runs, `tickless why limits/RUN_ID` says what holds which task back.
 
@@ -32,7 +32,7 @@ def wide(numbers):
 @dag(tags=["example"], description="Pools, priorities, limits of tasks", max_active_tasks=3, max_active_runs=1)
 def limits():
     urgent()
-    wide([fetch.override(task_id=f"fetch_{number}")(number) for number in range(8)])
+    wide(fetch.expand(number=range(8)))
 
 
 limits()

@@ -83,7 +83,7 @@ def through_json(value: Any) -> Any:
 
 
 def test_every_example_parses_without_a_warning(bundle: Bundle) -> None:
-    assert tuple(name for name in bundle.files if "/" not in name) == FILES
+    assert tuple(name for name in bundle.files if "/" not in name and name.endswith(".py")) == FILES
 
     async def run() -> None:
         for file in FILES:
