@@ -32,6 +32,8 @@ _FORMS = (
     (re.compile(r'[^\s"(]*/home\b|~/\.tickless'), "HOME"),
     (re.compile(r"HOME/bundles/\w+"), "BUNDLE"),
     (re.compile(r"[ \t]+"), " "),
+    # Who waits for a run hears of the tasks that end from then on: the first may be over by then.
+    (re.compile(r"(?m)^ \w+: \w+ after TOOK.*\n"), ""),
     (re.compile(r"(?m) $"), ""),
     (re.compile(r"\n\n+"), "\n"),
 )
