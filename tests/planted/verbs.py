@@ -88,11 +88,11 @@ SABOTAGES = [
         tests=(MARKED + "test_a_run_declared_done_stops_what_runs_and_succeeds_with_its_last_process",),
     ),
     Sabotage(
-        name="note_outlives_its_run",
+        name="note_about_a_run_that_has_gone",
         file=REVISE,
-        old="            select o.ctid from tickless.note o where o.dag_run_key = remains.run limit remains.most\n",
-        new="            select o.ctid from tickless.note o where o.dag_run_key = -remains.run limit remains.most\n",
-        tests=("tests/scenario/test_notes.py::test_notes_are_written_shown_and_removed_and_go_with_their_run",),
+        old="        join tickless.dag_run d on d.key = r.run\n        where r.text is not null\n",
+        new="        where r.text is not null\n",
+        tests=(CONTRACT + "test_there_is_no_note_of_a_run_that_is_not_there[postgres]",),
     ),
     Sabotage(
         name="run_deleted_under_its_process",

@@ -27,7 +27,7 @@ from tickless.core.commands import TaskVerb
 from tickless.model.dag import DagSpec, MappedOver, TaskKind, TaskSpec
 from tickless.model.limit import Limits, Routing
 from tickless.model.schedule import ScheduleKind, ScheduleSpec
-from tickless.model.state import AttemptState, TriggerRule
+from tickless.model.state import AttemptState, RunState, TriggerRule
 
 IS_CHAOS = os.environ.get("TICKLESS_CHAOS") == "1"
 
@@ -235,6 +235,17 @@ class EngineMachine(RuleBasedStateMachine):
     def alter(self, pick: int, verb: TaskVerb, tasks: list[str], is_behind: bool) -> None:
         runs = sorted(self.world.rows.runs)
         self.world.alter(runs[pick % len(runs)], verb, tasks, is_behind=is_behind)
+
+    @precondition(lambda self: self.world.rows.runs)
+    @rule(pick=PICK, state=st.sampled_from((*(None,) * 9, "delete", RunState.SUCCESS, RunState.FAILED)))
+    def mark_or_delete_run(self, pick: int, state: RunState | str | None) -> None:
+        """Seldom: it takes what others would work on."""
+        runs = sorted(self.world.rows.runs)
+        run = runs[pick % len(runs)]
+        if state == "delete":
+            self.world.delete_run(run)
+        elif isinstance(state, RunState):
+            self.world.mark_run(run, state)
 
     @rule(name=st.sampled_from(POOLS), slots=st.integers(0, 5))
     def set_pool(self, name: str, slots: int) -> None:

@@ -21,8 +21,9 @@ from tests.support.slots import check_schedules, check_slots
 from tests.support.trigger_rules import FAIL, RUN, SKIP, WAIT, possible_verdicts, slow_verdict
 from tickless.core import commands, events
 from tickless.core.choice import XCOM_CHOICE_KEY
-from tickless.core.decision import AckReport, Decision, Launch, StopAttempt
+from tickless.core.decision import AckReport, Decision, Launch, StopAttempt, Write
 from tickless.core.engine import Engine
+from tickless.core.record import MARKED_RUN_SUCCESS
 from tickless.core.timers import RetryDue, RunTimeoutDue
 from tickless.errors import Conflict, Unavailable, UserError
 from tickless.model.dag import DEFAULT_POOL, DagSpec, TaskSpec
@@ -36,6 +37,8 @@ from tickless.model.row import (
     InstanceRow,
     MapRow,
     PoolRow,
+    RunGone,
+    RunRemains,
     RunRow,
     VersionRow,
     XComRow,
@@ -370,13 +373,49 @@ class World:
                 each for each in self.store.instances.values() if each.run == run and each.state in FINISHED_TASK_STATES
             )
             finished = commands.FinishedRun(row=row, version=self.store.versions[row.version], tallies=tuple(tallies))
+        choices = tuple(
+            commands.BranchChoice(task_id=at.task_id, map_index=at.map_index, value=each.value)
+            for (at, name), each in self.store.xcoms.items()
+            if at.run == run and name == XCOM_CHOICE_KEY
+        )
+        alteration = commands.AlterTasks(verb=verb, run=run, rows=tuple(chosen), finished_run=finished, choices=choices)
         self.is_revising = True
         try:
-            if self.offer(commands.AlterTasks(verb=verb, run=run, rows=tuple(chosen), finished_run=finished)):
+            if self.offer(alteration):
                 self.has_revised = True
                 self.counts[f"{verb} of a {'finished' if finished else 'live'} run"] += 1
         finally:
             self.is_revising = False
+
+    def mark_run(self, run: RunKey, state: RunState) -> None:
+        """Declare a run done or give it up, finished or not."""
+        self.flush()
+        row = self.store.runs.get(run)
+        if row is None:
+            return
+        finished = row if row.state in FINISHED_RUN_STATES else None
+        self.is_revising = True
+        try:
+            if self.offer(commands.MarkRun(run=run, state=state, finished=finished)):
+                self.has_revised = True
+                self.counts[f"mark {state} of a {'finished' if finished else 'live'} run"] += 1
+        finally:
+            self.is_revising = False
+
+    def delete_run(self, run: RunKey) -> None:
+        """Delete a run, if that may be: its row in one commit, the rest in the next one."""
+        self.flush()
+        row = self.store.runs.get(run)
+        if row is None:
+            return
+        if self.offer(commands.DeleteRun(run=run, is_finished=row.state in FINISHED_RUN_STATES)) is None:
+            return
+        self.flush()
+        attempts = tuple(key for key, attempt in self.store.attempts.items() if attempt.run == run)
+        remains = RunRemains(run=run, attempts=attempts, most=1000)
+        self.store.flush_now(self.engine.epoch, [Write(remains)])
+        self.rows = Rows.of(self.store)
+        self.counts["deleted"] += 1
 
     def set_pool(self, name: str, slots: int) -> None:
         self.offer(commands.SetPool(name=name, slots=slots))
@@ -531,6 +570,9 @@ class World:
                 case MapRow() as map_row:
                     self._check_map(map_row)
                     mapped.append(map_row)
+                case RunGone(run=gone_run):
+                    assert rows.runs.pop(gone_run).state in FINISHED_RUN_STATES, "an unfinished run is deleted"
+                    assert not [each for each in rows.live_attempts() if each.run == gone_run], "under its process"
                 case PoolRow() as pool:
                     rows.pools[pool.name] = pool
                 case VersionRow() as version:
@@ -583,6 +625,8 @@ class World:
         if new.state is TaskState.NONE:
             return
         if new.state is TaskState.SKIPPED and run.cancel_requested_at is not None:
+            return
+        if new.state is TaskState.SUCCESS and run.cancel_reason == MARKED_RUN_SUCCESS:
             return
         if new.state is TaskState.SKIPPED and self.rows.is_chosen_against(new.key):
             return

@@ -175,7 +175,7 @@ class Term:
         if isinstance(event, Started | Finished | Lost):
             attempt = self.engine.attempts.get(AttemptId(event.attempt_id))
             return attempt.row.run if attempt is not None else None
-        if isinstance(event, commands.CancelRun | commands.AlterTasks):
+        if isinstance(event, commands.CancelRun | commands.AlterTasks | commands.MarkRun):
             return event.run
         return None
 
