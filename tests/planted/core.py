@@ -6,7 +6,7 @@ from tests.planted.runner import Sabotage
 
 ENGINE = "tickless/core/engine.py"
 ATTEMPTS = "tickless/core/attempts.py"
-CONTROL = "tickless/core/control.py"
+STOPPING = "tickless/core/stopping.py"
 QUOTA = "tickless/core/quota.py"
 RESTORE = "tickless/core/restore.py"
 RUNS = "tickless/core/runs.py"
@@ -124,15 +124,15 @@ SABOTAGES = [
     Sabotage(
         name="pool_slots_count_as_one",
         file=QUOTA,
-        old="(self.pool(pool), pool_slots)",
-        new="(self.pool(pool), 1)",
+        old="slots = ((self.pool(task.pool), task.pool_slots),",
+        new="slots = ((self.pool(task.pool), 1),",
         tests=(MACHINE, LIMIT + "test_a_pool_is_shared_and_pool_slots_weigh"),
     ),
     Sabotage(
         name="dag_concurrency_not_counted",
-        file=ADMISSION,
-        old="            for each in group.run.groups.values() if group.run.slots.refuses(1, None) else (group,):\n",
-        new="            group.run.slots.used -= 1\n            for each in (group,):\n",
+        file=QUOTA,
+        old="            return ((run.slots, 1),)\n",
+        new="            return ((run.slots, 0),)\n",
         tests=(MACHINE, LIMIT + "test_parallelism_3_and_dag_concurrency_2_let_exactly_2_of_3_run"),
     ),
     Sabotage(
@@ -166,8 +166,8 @@ SABOTAGES = [
     Sabotage(
         name="waiters_moved_one_by_one",
         file=QUOTA,
-        old="return self.admission.lane(signature, needs[2:])",
-        new="return self.admission.lane((run.key, *signature), needs[2:])",
+        old="lane = self.admission.lane(key, slots)",
+        new="lane = self.admission.lane((run.key, *key), slots)",
         tests=(LIMIT + "test_waiters_that_need_two_full_things_are_not_carried_from_one_to_the_other",),
     ),
     Sabotage(
@@ -216,9 +216,9 @@ SABOTAGES = [
     ),
     Sabotage(
         name="cancel_skips_what_still_runs",
-        file=CONTROL,
-        old="            if attempt is not None:\n                self._attempts.stop(attempt, EndReason.STOPPED)\n",
-        new="            if attempt is not None:\n                pass\n",
+        file=STOPPING,
+        old="                else:\n                    self._attempts.stop(attempt, EndReason.STOPPED)\n",
+        new="                else:\n                    pass\n",
         tests=(MACHINE, UNIT + "test_cancel_stops_what_runs_and_skips_the_rest"),
     ),
     Sabotage(
@@ -252,7 +252,7 @@ SABOTAGES = [
     Sabotage(
         name="cleared_task_still_counts_as_finished",
         file=REVISION,
-        old="        run.untally(instance.task.index, row.state)\n        run.instances[",
+        old="        run.untally(instance.task.index, row)\n        run.instances[",
         new="        run.instances[",
         tests=(MACHINE, REVISED + "test_a_cleared_task_of_a_finished_run_runs_again_and_its_downstream_with_it"),
     ),

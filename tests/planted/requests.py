@@ -27,8 +27,8 @@ SABOTAGES = [
     Sabotage(
         name="request_of_an_attempt_that_is_over_served",
         file=DESK,
-        old="            if attempt is None or attempt.instance is None or attempt.row.executor != executor.name:\n",
-        new="            if attempt is None:\n",
+        old="        if attempt is None or attempt.instance is None or attempt.row.executor != executor.name:\n",
+        new="        if attempt is None:\n",
         tests=(
             AT_DESK + "test_only_a_live_attempt_is_served_and_only_by_its_own_executor",
             AT_DESK + "test_an_attempt_whose_run_is_over_is_not_served",
