@@ -860,13 +860,13 @@ class World:
             self.restart()
         for run in [run for run in self.engine.runs.values() if run.frozen is not None]:
             self.cancel(run.key)
-        self.drain()  # the end of a run may pause its DAG
-        for dag_id in [dag_id for dag_id, dag in self.rows.dags.items() if dag.is_paused]:
-            self.pause(dag_id, is_paused=False)
         for dag_id in [dag_id for dag_id in self.engine.current if dag_id not in self.specs]:
             self.offer(events.DagVanished(dag_id=dag_id))  # its vanishing was not committed
         for spec in list(self.specs.values()):  # schedules never rest
             self.define(replace(spec, schedule=None, max_consecutive_failed_dag_runs=None))
+        self.drain()  # the end of a run has paused its DAG; from now on it does not
+        for dag_id in [dag_id for dag_id, dag in self.rows.dags.items() if dag.is_paused]:
+            self.pause(dag_id, is_paused=False)
         self._run_to_rest()
         self._check_blocked()
         names = {DEFAULT_POOL, *self.rows.pools, *(t.pool for spec in self.rows.specs.values() for t in spec.tasks)}
