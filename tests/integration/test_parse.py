@@ -244,6 +244,19 @@ def test_a_users_mistake_is_named_with_its_line(tmp_path: Path, content: str, li
         assert word in f"{problem.message} {problem.hint}"
 
 
+@pytest.mark.parametrize(
+    ("line", "way_out"),
+    [
+        ("from airflow.sdk import DAG", "Import from `tickless` instead"),
+        ("import airflow", "Import from `tickless` instead"),
+        ("import package_that_nobody_has", "If it is a package, install it for "),
+        ("import airflow_helpers", "a file of yours must lie in the DAG folder"),
+    ],
+)
+def test_an_import_of_what_is_not_there_is_told_the_way_out(tmp_path: Path, line: str, way_out: str) -> None:
+    assert way_out in (problem_of(tmp_path, line).hint or "")
+
+
 def test_an_endless_import_ends_at_the_limit_with_everything_it_started(tmp_path: Path) -> None:
     start = time.monotonic()
     problem = problem_of(

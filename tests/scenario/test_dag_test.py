@@ -40,7 +40,7 @@ with DAG("fails"):
 with DAG("asks"):
     @task
     def reads():
-        print(Variable.get("here"))
+        print(Variable.get("here"), Variable.get("nowhere", "the default"))
         Variable.get("nowhere")
     reads()
 with DAG("waits"):
@@ -110,7 +110,7 @@ def test_with_json_the_task_instances_are_the_answer(folder: Path) -> None:
 def test_what_only_a_database_knows_is_said_to_be_missing(folder: Path) -> None:
     code, out, err = run(folder, "bad.py", "asks", TICKLESS_VAR_HERE="from the environment")
     assert code == 1
-    assert "from the environment" in out
+    assert "from the environment the default" in out
     assert "has no database" in err
 
 
