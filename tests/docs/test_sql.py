@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from tests.support.store import connected, new, opened, run, version
-from tickless.daemon.choice import AT_THE_DESK, DELETIONS, MARK_RUN, read_alteration, read_deletion
+from tickless.daemon.choice import AT_THE_DESK, DELETIONS, RUN_VERDICTS, read_alteration, read_deletion
 from tickless.daemon.runmark import read_run_mark
 from tickless.daemon.sqlcommands import command_of, start_of
 from tickless.store.base import CommandRequest
@@ -39,7 +39,7 @@ def read(command: CommandRequest) -> None:
         command_of(command)
     elif command.kind in DELETIONS:
         read_deletion(command.kind, command.payload)
-    elif command.kind == MARK_RUN:
+    elif command.kind in RUN_VERDICTS:
         read_run_mark(command.kind, command.payload)
     else:
         read_alteration(command.kind, command.payload)

@@ -23,6 +23,13 @@ SQL = "tests/docs/test_sql.py::"
 
 SABOTAGES = [
     Sabotage(
+        name="finished_run_counted_as_cancelled",
+        file="tickless/daemon/runmark.py",
+        old="        return state not in FINISHED_RUN_STATES if self.state is None else state is not self.state\n",
+        new="        return state is not self.state\n",
+        tests=("tests/scenario/test_notes.py::test_runs_are_cancelled_by_filter_and_finished_ones_left_alone",),
+    ),
+    Sabotage(
         name="function_that_anybody_may_call",
         file="tickless/store/migrations/r_request.sql",
         old="    tickless.cancel_run(bigint),\n",

@@ -81,6 +81,7 @@ def test_every_route_that_changes_something_writes_its_line_of_the_audit() -> No
                 "mark_run",
                 {"run": ended},
             ),
+            "cancel_runs": (lambda: client.post("/dags/d/cancel-runs", {}), "cancel", {"dag_id": "d"}),
             "mark_runs": (lambda: client.post("/dags/d/mark-runs", {"state": "failed"}), "mark_run", {"dag_id": "d"}),
             "set_run_note": (lambda: client.put(f"/runs/{live}/note", {"text": "said"}), "set_note", {"run": live}),
             "delete_run_note": (lambda: client.call("DELETE", f"/runs/{live}/note"), "delete_note", {"run": live}),

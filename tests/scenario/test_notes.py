@@ -1,4 +1,4 @@
-"""Whole runs marked, notes, and DAG@latest, through the real command line and SQL."""
+"""Whole runs marked and cancelled, notes, and DAG@latest, through the real command line and SQL."""
 
 from __future__ import annotations
 
@@ -34,6 +34,30 @@ def test_a_run_is_marked_by_command_line_filter_and_sql() -> None:
         nothing = stage.query("select tickless.mark_run($1, 'running')", run)[0]["mark_run"]
         stage.wait(lambda: stage.query("select from command where id = $1 and error is not null", nothing), "a refusal")
         stage.rest()
+        stage.assert_clean_log()
+
+
+def test_runs_are_cancelled_by_filter_and_finished_ones_left_alone() -> None:
+    with Stage(FILES) as stage:
+        stage.start()
+        ended, state = stage.do("never")
+        runs = [stage.go("d") for _ in range(3)]
+        for run in runs:
+            stage.wait_running(run, "a")
+        assert stage.cli("run", "cancel", "--dag", "d", "--dry-run").json["runs"] == 3
+        assert stage.cli("run", "cancel", "--dag", "d", "--state", "queued", "--yes").json["runs"] == 0
+        assert stage.cli("run", "cancel", "--dag", "d", "--yes").json["runs"] == 3
+        assert [stage.end(run) for run in runs] == ["failed"] * 3
+        assert stage.states(runs[0]) == {"a": "failed", "b": "skipped", "c": "skipped"}
+        assert stage.cli("run", "cancel", "--dag", "never", "--state", "success", "--yes").json["runs"] == 0
+        assert (stage.cli("run", "show", ended).json["is_cancelled"], state) == (False, "success")
+        assert [
+            stage.cli("run", "cancel", *words).code for words in ((), (ended, "--dag", "d"), (ended, "--dry-run"))
+        ] == [2] * 3
+        (event,) = stage.cli("audit", "list", "--action", "cancel", "--dag", "d", "--limit", 1).json
+        assert (event["run"], event["detail"]["runs"]) == (None, 3)
+        unread = stage.query("select tickless.request_command('cancel_runs', '{\"run\": 1}') as id")[0]["id"]
+        stage.wait(lambda: stage.query("select from command where id = $1 and error is not null", unread), "a refusal")
         stage.assert_clean_log()
 
 

@@ -159,12 +159,34 @@ def show(ctx: click.Context, run_ref: str) -> None:
 
 
 @run.command("cancel")
-@click.argument("run_ref", metavar="RUN")
+@click.argument("run_ref", metavar="[RUN]", required=False)
+@click.option("--dag", "dag_id", metavar="DAG", help="Instead of RUN: every unfinished run of this DAG that fits.")
+@click.option("--state", "states", type=click.Choice(_STATES), multiple=True, help="Only runs in this state.")
+@click.option("--since", help="Only runs queued at or after this moment, as 2026-11-22T00:00:00Z.")
+@click.option("--until", help="Only runs queued before this moment.")
+@click.option("--dry-run", is_flag=True, help="With --dag: say what would be cancelled, and cancel nothing.")
+@click.option("-y", "--yes", is_flag=True, help="With --dag: do not ask.")
 @click.pass_context
-def cancel(ctx: click.Context, run_ref: str) -> None:
+def cancel(
+    ctx: click.Context,
+    run_ref: str | None,
+    dag_id: str | None,
+    states: tuple[str, ...],
+    since: str | None,
+    until: str | None,
+    dry_run: bool,
+    yes: bool,
+) -> None:
     """Stop a run: its running tasks are ended, the others skipped."""
+    _check_choice((run_ref,) if run_ref is not None else (), dag_id, states, since, until)
     options = options_of(ctx)
     client = Client(options.socket)
+    if dag_id is not None:
+        body = {"states": list(states), "since": since, "until": until}
+        return alter(ctx, client, path_of("dags", dag_id, "cancel-runs"), body, "cancel", is_dry=dry_run, is_sure=yes)
+    if dry_run:
+        raise UserError("--dry-run goes with --dag", hint=f"`tickless run show {run_ref}` shows the run.")
+    assert run_ref is not None
     number = run_number(client, run_ref)
     found = client.post(path_of("runs", number, "cancel"))
     if options.is_json:

@@ -23,7 +23,10 @@ DELETE_RUN = "delete_run"
 DELETE_DAG = "delete_dag"
 DELETIONS = frozenset({DELETE_RUN, DELETE_DAG})
 MARK_RUN = "mark_run"
-AT_THE_DESK = ALTERATIONS | DELETIONS | {MARK_RUN}
+CANCEL_RUNS = "cancel_runs"
+RUN_VERDICTS = frozenset({MARK_RUN, CANCEL_RUNS})
+"""Kinds of commands that end whole runs."""
+AT_THE_DESK = ALTERATIONS | DELETIONS | RUN_VERDICTS
 """Kinds of commands that need rows, or more than one commit."""
 BAD_STATES = (TaskState.FAILED, TaskState.UPSTREAM_FAILED)
 

@@ -23,7 +23,7 @@ from tickless.core.choice import XCOM_CHOICE_KEY
 from tickless.core.commands import AlterTasks, BranchChoice, FinishedRun, TaskVerb
 from tickless.core.decision import Write
 from tickless.core.revision import RowsBehind
-from tickless.daemon.choice import ALTERATIONS, AT_THE_DESK, DELETIONS, MARK_RUN, Alteration, Phase, read_alteration, read_deletion
+from tickless.daemon.choice import ALTERATIONS, AT_THE_DESK, DELETIONS, RUN_VERDICTS, Alteration, Phase, read_alteration, read_deletion
 from tickless.daemon.deletion import Deletions
 from tickless.daemon.runmark import RunMarks, read_run_mark
 from tickless.daemon.term import Term
@@ -97,7 +97,7 @@ class RevisionDesk:
         if kind in DELETIONS:
             tasks, runs = await self.deletions.count(read_deletion(kind, payload))
             return Preview(tasks=tasks, runs=runs, first=())
-        if kind == MARK_RUN:
+        if kind in RUN_VERDICTS:
             return Preview(tasks=0, runs=await self._run_marks.count(read_run_mark(kind, payload)), first=())
         order = read_alteration(kind, payload)
         cursor = Cursor()
@@ -131,7 +131,7 @@ class RevisionDesk:
             for command in found:
                 if command.kind in DELETIONS:
                     await self.deletions.advance(term, command)
-                elif command.kind == MARK_RUN:
+                elif command.kind in RUN_VERDICTS:
                     await self._run_marks.advance(term, command)
                 else:
                     await self._advance(term, command)
@@ -273,7 +273,7 @@ def _check(kind: str, payload: str) -> None:
     """Raise UserError for a payload that nobody understands."""
     if kind in DELETIONS:
         read_deletion(kind, payload)
-    elif kind == MARK_RUN:
+    elif kind in RUN_VERDICTS:
         read_run_mark(kind, payload)
     else:
         read_alteration(kind, payload)

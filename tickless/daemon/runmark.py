@@ -1,14 +1,16 @@
-"""Works off the commands that mark whole runs: one, or all that fit a filter, a run per commit."""
+"""Works off the commands that end whole runs, marked or cancelled: one, or all that fit a filter, a run per commit."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import msgspec
 
 from tickless.clock import Clock
-from tickless.core.commands import MarkRun
+from tickless.core.commands import CancelRun, MarkRun
 from tickless.core.decision import Write
 from tickless.core.revision import RowsBehind
-from tickless.daemon.choice import MARK_RUN, RunFilter, check_moments
+from tickless.daemon.choice import CANCEL_RUNS, MARK_RUN, RunFilter, check_moments
 from tickless.daemon.deletion import MOST_TOLD, in_full
 from tickless.daemon.term import Term
 from tickless.errors import NotFound, UserError
@@ -19,11 +21,16 @@ from tickless.store.base import CommandRequest, Store
 
 
 class RunMark(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """The payload: either `run` or `runs`."""
+    """The payload of `mark_run` (either `run` or `runs`) and `cancel_runs` (`runs`)."""
 
-    state: RunState
+    state: RunState | None = None
+    """None: cancelled."""
     run: int | None = None
     runs: RunFilter | None = None
+
+    def changes(self, state: RunState) -> bool:
+        """Whether there is anything to change of a run."""
+        return state not in FINISHED_RUN_STATES if self.state is None else state is not self.state
 
 
 class Cursor(msgspec.Struct, omit_defaults=True):
@@ -41,9 +48,12 @@ def read_run_mark(kind: str, payload: str) -> RunMark:
         order = msgspec.json.decode(payload, type=RunMark)
     except msgspec.ValidationError as error:
         raise UserError(f"the payload of {kind} cannot be read: {error}") from None
-    if (order.run is None) == (order.runs is None):
+    if kind == CANCEL_RUNS:
+        if order.runs is None or order.run is not None or order.state is not None:
+            raise UserError(f"{kind} needs a filter of runs, and nothing else", hint="Of one run: cancel.")
+    elif (order.run is None) == (order.runs is None):
         raise UserError(f"{kind} needs a run or a filter of runs, one of them")
-    if order.state not in FINISHED_RUN_STATES:
+    elif order.state not in FINISHED_RUN_STATES:
         raise UserError(f"a run can be marked success or failed, not {order.state}")
     if order.runs is not None:
         check_moments(order.runs)
@@ -62,7 +72,7 @@ class RunMarks:
         runs, at = 0, RunKey(0)
         while (run := await self._next(order, at)) is not None:
             committed = await self._store.committed_run(run)
-            runs += committed is not None and committed.row.state is not order.state
+            runs += committed is not None and order.changes(committed.row.state)
             at = run
         return runs
 
@@ -80,7 +90,7 @@ class RunMarks:
             if committed is None:
                 raise NotFound(f"there is no run {run}", hint="`tickless run list` shows the latest.")
             row = committed.row
-            after = msgspec.structs.replace(cursor, run=run, runs=cursor.runs + (row.state is not order.state))
+            after = msgspec.structs.replace(cursor, run=run, runs=cursor.runs + order.changes(row.state))
             along: tuple[CommandProgress | RequestDone | EventRow, ...]
             if order.run is not None:
                 along = self._ending(command, order, after, row.dag_id)
@@ -88,7 +98,12 @@ class RunMarks:
                 along = (CommandProgress(id=command.id, cursor=_text(after)),)
             finished = row if row.state in FINISHED_RUN_STATES else None
             try:
-                term.offer(MarkRun(run=run, state=order.state, finished=finished, along=along))
+                if order.state is not None:
+                    term.offer(MarkRun(run=run, state=order.state, finished=finished, along=along))
+                elif finished is not None:
+                    term.write(*(Write(each) for each in along))
+                else:
+                    term.offer(CancelRun(run=run), along=[Write(each) for each in along])
             except RowsBehind:
                 return  # what was decided meanwhile is committed in a moment; it is looked at again
             except UserError as refused:
@@ -104,7 +119,10 @@ class RunMarks:
     async def _next(self, order: RunMark, after: RunKey) -> RunKey | None:
         if order.runs is None:
             return RunKey(order.run or 0) if after == 0 else None
-        return await self._store.next_run(order.runs.query(), after)
+        asked = order.runs.query()
+        if order.state is None and not asked.states:
+            asked = replace(asked, states=(RunState.QUEUED, RunState.RUNNING))
+        return await self._store.next_run(asked, after)
 
     def _ending(
         self, command: CommandRequest, order: RunMark | None, cursor: Cursor, dag_id: str | None, error: str | None = None
@@ -122,7 +140,7 @@ class RunMarks:
             EventRow(
                 at=self._clock.now(),
                 actor=command.actor,
-                action=MARK_RUN,
+                action="cancel" if command.kind == CANCEL_RUNS else MARK_RUN,
                 dag_id=dag_id,
                 run=run,
                 detail=msgspec.json.encode(detail).decode(),

@@ -65,6 +65,19 @@ class MarkRunsBody(MarkRunBody):
     """Queued before it."""
 
 
+class CancelRunsBody(Body):
+    """Which unfinished runs of a DAG."""
+
+    states: list[Annotated[RunState, Lax]] = Field(default_factory=list)
+    """None = queued and running."""
+    since: Instant | None = None
+    """Queued at or after this moment."""
+    until: Instant | None = None
+    """Queued before it."""
+    dry_run: bool = False
+    """Say what would be cancelled, and cancel nothing."""
+
+
 class DeleteBody(Body):
     """Whether only to ask."""
 
@@ -148,6 +161,13 @@ async def mark_runs(backend: BackendOf, actor: ActorOf, dag_id: str, body: MarkR
     return await _carry_out(backend, actor, "mark_run", order, is_dry=body.dry_run)
 
 
+@router.post("/dags/{dag_id}/cancel-runs", **access(Access.OPERATE))
+async def cancel_runs(backend: BackendOf, actor: ActorOf, dag_id: str, body: CancelRunsBody) -> AlteredView:
+    """Cancel every unfinished run that fits; answered when that is committed, not when they have ended."""
+    await find_dag(backend, dag_id)
+    return await _carry_out(backend, actor, "cancel_runs", {"runs": _filter(dag_id, body)}, is_dry=body.dry_run)
+
+
 @router.post("/runs/{run}/delete", **access(Access.OPERATE))
 async def delete_run(backend: BackendOf, actor: ActorOf, run: int, body: DeleteBody) -> AlteredView:
     """Delete a finished run, with its tasks, attempts, XComs, notes and logs; answered when all of it has gone."""
@@ -178,7 +198,7 @@ async def _alter(backend: Backend, actor: str, kind: str, body: ChoiceBody, abou
     return await _carry_out(backend, actor, kind, order, is_dry=body.dry_run)
 
 
-def _filter(dag_id: str, body: RunsBody | DeleteRunsBody | MarkRunsBody) -> dict[str, Any]:
+def _filter(dag_id: str, body: RunsBody | DeleteRunsBody | MarkRunsBody | CancelRunsBody) -> dict[str, Any]:
     runs: dict[str, Any] = {"dag_id": dag_id, "states": [state.value for state in body.states]}
     for name, moment in (("since", body.since), ("until", body.until)):
         if moment is not None:
