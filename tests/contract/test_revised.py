@@ -137,6 +137,22 @@ async def test_chosen_instances_come_in_the_order_of_the_tasks(
 
 
 @pytest.mark.parametrize(
+    ("single", "found"),
+    [
+        ({"m": [1]}, [("t0", -1), ("m", 1)]),
+        ({"m": [0, 1, 7]}, [("t0", -1), ("m", 0), ("m", 1)]),
+        ({"m": [7]}, [("t0", -1)]),
+        ({"t2": [7]}, [("t0", -1), ("m", 0), ("m", 1)]),
+    ],
+)
+async def test_single_instances_are_chosen_by_their_map_index(
+    store: Store, epoch: Epoch, single: dict[str, list[int]], found: list[tuple[str, int]]
+) -> None:
+    rows = await store.chosen_instances(RunKey(1), ["t0", "m"], [], after=(-1, -1), limit=10, single=single)
+    assert [(row.task_id, row.map_index) for row in rows] == found
+
+
+@pytest.mark.parametrize(
     ("query", "after", "found"),
     [
         (RunQuery(dag_id="etl"), 0, 1),

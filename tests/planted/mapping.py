@@ -1,4 +1,4 @@
-"""Sabotages of mapped tasks between the daemon and the DAG file."""
+"""Sabotages of mapped tasks, in the engine and between the daemon and the DAG file."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from tests.planted.runner import Sabotage
 WRITTEN = "tests/unit/authoring/test_mapping.py::"
 WHOLE = "tests/scenario/test_mapping.py::"
 MAPPING = "tickless/authoring/mapping.py"
+ENGINE = "tests/unit/core/test_mapping.py::"
+RUNS = "tickless/core/runs.py"
 
 SABOTAGES = [
     Sabotage(
@@ -50,5 +52,40 @@ SABOTAGES = [
         old="                if page and (most_bytes < 0",
         new="                if (most_bytes < 0",
         tests=("tests/contract/test_settings.py::test_values_of_a_mapped_task_are_read_page_by_page",),
+    ),
+    Sabotage(
+        name="the_length_of_a_cleared_list_still_counts",
+        file=RUNS,
+        old="            self.set_length(instance, UNKNOWN_LENGTH)\n",
+        new="            pass\n",
+        tests=(ENGINE + "test_what_is_cleared_with_its_source_is_expanded_anew[True-False-None",),
+    ),
+    Sabotage(
+        name="a_longer_list_gives_no_more_instances",
+        file=RUNS,
+        old="            self._grow(run, task, extent.count)\n",
+        new="",
+        tests=(ENGINE + "test_what_is_cleared_with_its_source_is_expanded_anew[True-False-5",),
+    ),
+    Sabotage(
+        name="instances_that_wait_again_are_forgotten_at_a_restart",
+        file="tickless/core/restore.py",
+        old="                instance.run.wait(instance)\n",
+        new="                pass\n",
+        tests=(ENGINE + "test_what_is_cleared_with_its_source_is_expanded_anew[True-True-3",),
+    ),
+    Sabotage(
+        name="a_cleared_expansion_goes_on_as_if_nothing_had_happened",
+        file="tickless/core/revision.py",
+        old="            self._runs.stop_expansion(instance)\n",
+        new="            pass\n",
+        tests=(ENGINE + "test_an_expansion_that_is_cleared_in_the_middle_is_judged_anew",),
+    ),
+    Sabotage(
+        name="a_selector_means_all_instances",
+        file="tickless/daemon/choice.py",
+        old="            return [Phase(TaskVerb.CLEAR, chosen, states, single)]\n",
+        new="            return [Phase(TaskVerb.CLEAR, chosen, states)]\n",
+        tests=(WHOLE + "test_single_instances_are_cleared_and_marked",),
     ),
 ]

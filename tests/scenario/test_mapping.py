@@ -113,6 +113,20 @@ with DAG("rules"):
     for rule in ("all_success", "all_done", "one_failed", "one_success", "none_failed", "all_failed"):
         made >> EmptyOperator(task_id=rule, trigger_rule=rule)
 """,
+    "anew.py": """
+@task
+def length():
+    with open(f"{GATES}/length") as stream:
+        return list(range(int(stream.read())))
+@task
+def double(n):
+    return n * 2
+@task(trigger_rule="all_done")
+def collect(values):
+    return list(values)
+with DAG("anew"):
+    collect(double.expand(n=length()))
+""",
     "limited.py": """
 @task(max_active_tis_per_dagrun=2)
 def wait(n):
@@ -244,3 +258,74 @@ def test_so_many_instances_run_at_once_in_a_run(stage: Stage) -> None:
     stage.open_gate("limited")
     assert stage.end(run) == "success"
     assert (len(stage.begun(run)), stage.most_at_once(run)) == (6, 2)
+
+
+@pytest.mark.parametrize(
+    ("length", "found"),
+    [
+        (5, dict.fromkeys(range(5), "success")),
+        (2, {0: "success", 1: "success", 2: "removed"}),
+        (0, dict.fromkeys(range(3), "removed")),
+    ],
+)
+def test_what_is_cleared_with_its_source_is_expanded_anew(stage: Stage, length: int, found: dict[int, str]) -> None:
+    (stage.folder / "gates" / "length").write_text("3")
+    run, state = stage.do("anew")
+    assert (state, stage.output(run, "collect")) == ("success", [0, 2, 4])
+    (stage.folder / "gates" / "length").write_text(str(length))
+    assert stage.cli("task", "clear", run, "length", "--downstream", "--yes").json["tasks"] == 5
+    assert stage.end(run) == "success"
+    assert dict(instances(stage, run, "double")) == found
+    assert stage.output(run, "collect") == [n * 2 for n in range(length)]
+
+
+def test_single_instances_are_cleared_and_marked(stage: Stage) -> None:
+    run, _ = stage.do("rules")
+    cleared = stage.cli("task", "clear", run, "odd[1]", "odd[2]", "--yes")
+    assert cleared.json["tasks"] == 2, cleared.err
+    assert stage.end(run) == "failed"
+    query = "select try_number from task_instance where dag_run_key = $1 and task_id = 'odd' order by map_index"
+    assert [row["try_number"] for row in stage.query(query, run)] == [1, 4, 2]
+    assert stage.cli("task", "mark", "success", run, "odd[1]", "--yes").code == 0
+    stage.end(run)
+    assert instances(stage, run, "odd") == [(0, "success"), (1, "success"), (2, "success")]
+    wrong = stage.cli("task", "clear", run, "all_done[3]", "--yes")
+    assert wrong.code != 0 and "'all_done' is not a mapped task" in wrong.error["message"]
+
+
+WIDE = 20_000
+
+
+def test_a_daemon_that_is_killed_in_the_middle_of_an_expansion_goes_on_where_it_was() -> None:
+    dag = f"""
+@task(pool="closed")
+def never(n):
+    pass
+with DAG("wide"):
+    never.expand(n=range({WIDE})) >> EmptyOperator(task_id="last")
+"""
+    with Stage({"wide.py": dag}, limits={"max_map_length": WIDE}) as stage:
+        stage.start()
+        stage.cli("pool", "set", "closed", "0")
+        run = stage.go("wide")
+        count = """
+            select count(*) as n, count(*) filter (where map_index = -1) as open
+            from task_instance where task_id = 'never'
+        """
+
+        def made() -> tuple[int, int]:
+            (row,) = stage.query(count)
+            return row["n"], row["open"]
+
+        stage.wait(lambda: made()[0] > 500, "some instances")
+        stage.kill_daemon()
+        rows, is_open = made()
+        assert (500 < rows < WIDE, is_open) == (True, 1), f"the expansion was over: {rows}"
+        stage.start()
+        stage.wait(lambda: made() == (WIDE, 0), "all instances", 120)
+        (state,) = stage.query("select distinct state from task_instance where task_id = 'never'")
+        assert state["state"] == "scheduled"
+        stage.cli("run", "cancel", run)
+        assert stage.end(run) == "failed"
+        assert made() == (WIDE, 0)
+        stage.assert_clean_log()

@@ -46,6 +46,7 @@ def picture(engine: Engine) -> dict[str, Any]:
                 run.upstream,
                 run.lengths,
                 run.returned,
+                run.waiting,
                 {index: (each.length, each.upto) for index, each in run.expansions.items()},
             )
             for run in runs

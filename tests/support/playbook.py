@@ -197,11 +197,15 @@ class Playbook:
         (run,) = {key.run for key in keys}
         row, version = self.store.runs[run], self.store.versions[self.store.runs[run].version]
         order = [task.task_id for task in decode_spec(version.spec).tasks]
-        chosen = sorted((self.store.instances[key] for key in keys), key=lambda each: order.index(each.task_id))
+        chosen = sorted(
+            (self.store.instances[key] for key in keys), key=lambda each: (order.index(each.task_id), each.map_index)
+        )
         finished = None
         if row.state in FINISHED_RUN_STATES:
             tallies = counted(each for key, each in self.store.instances.items() if key.run == run)
-            finished = commands.FinishedRun(row=row, version=version, tallies=tuple(tallies))
+            finished = commands.FinishedRun(
+                row=row, version=version, tallies=tuple(tallies), maps=self.store.maps_of(run)
+            )
         choices = tuple(
             commands.BranchChoice(task_id=at.task_id, map_index=at.map_index, value=row.value)
             for (at, name), row in self.store.xcoms.items()

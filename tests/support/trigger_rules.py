@@ -64,7 +64,7 @@ TABLE: dict[TriggerRule, tuple[list[tuple[str, Line]], Line]] = {
     TriggerRule.NONE_SKIPPED: ([(SKIP, lambda c: c["k"] > 0)], lambda c: c["d"] >= c["U"] and c["k"] == 0),
     TriggerRule.ALL_SKIPPED: (
         [(SKIP, lambda c: c["s"] > 0 or c["f"] > 0 or c["u"] > 0)],
-        lambda c: c["U"] - c["k"] <= 0,
+        lambda c: c["U"] - c["k"] - c["r"] <= 0,
     ),
     TriggerRule.ALWAYS: ([], lambda c: True),
 }

@@ -31,6 +31,7 @@ from tickless.model.id import UNMAPPED, AttemptId, Epoch, RunKey, TaskId, TaskKe
 from tickless.model.limit import Limits, Routing
 from tickless.model.report import Finished, Lost, Report, Started
 from tickless.model.row import (
+    UNKNOWN_LENGTH,
     AttemptRow,
     DagRow,
     DagVanishedRow,
@@ -187,10 +188,11 @@ class Rows:
                 )
             elif states != [TaskState.SUCCESS]:
                 return "upstream_failed"
-            elif (above.run, above.task_id) not in self.maps:
-                return "failed"
             else:
-                count *= self.maps[above.run, above.task_id].length
+                known = self.maps.get((above.run, above.task_id))
+                if known is None or known.length == UNKNOWN_LENGTH:
+                    return "failed"
+                count *= known.length
         return count
 
     def is_chosen_against(self, key: TaskKey) -> bool:
@@ -364,15 +366,20 @@ class World:
             instance
             for task in decode_spec(self.store.versions[row.version].spec).tasks
             if task.task_id in task_ids
-            for instance in [self.store.instances.get(TaskKey(run, TaskId(task.task_id), UNMAPPED))]
-            if instance is not None
+            for key, instance in sorted(self.store.instances.items())
+            if key[:2] == (run, task.task_id)
         ]
         finished = None
         if row.state in FINISHED_RUN_STATES:
             tallies = counted(
                 each for each in self.store.instances.values() if each.run == run and each.state in FINISHED_TASK_STATES
             )
-            finished = commands.FinishedRun(row=row, version=self.store.versions[row.version], tallies=tuple(tallies))
+            finished = commands.FinishedRun(
+                row=row,
+                version=self.store.versions[row.version],
+                tallies=tuple(tallies),
+                maps=self.store.maps_of(run),
+            )
         choices = tuple(
             commands.BranchChoice(task_id=at.task_id, map_index=at.map_index, value=each.value)
             for (at, name), each in self.store.xcoms.items()
@@ -632,26 +639,30 @@ class World:
             return
         if self.rows.spec_of(new.key).mapped:
             extent = self.rows.extent(new.key)
-            if new.map_index != UNMAPPED:
-                assert isinstance(extent, int) and new.map_index < extent
-                assert RUN in possible_verdicts(rule, upstream), f"I2: {new.key} is expanded: {rule} of {upstream}"
-                return
+            may_run = RUN in possible_verdicts(rule, upstream)
             is_over = isinstance(extent, int) and extent > self.limits.max_map_length
             expected = TaskState.SKIPPED if extent == 0 else TaskState.FAILED if is_over else extent
-            if new.state == expected and RUN in possible_verdicts(rule, upstream):
+            if new.map_index != UNMAPPED:
+                is_gone = isinstance(extent, int) and new.map_index >= extent and not is_over
+                expected = TaskState.REMOVED if is_gone else expected
+                is_ruled_out = new.state in (TaskState.SKIPPED, TaskState.UPSTREAM_FAILED)
+                if not is_ruled_out and new.state != expected:
+                    assert isinstance(extent, int) and not is_gone, f"{new.key} is {new.state}, not {expected}"
+            if new.state == expected and may_run:
                 return
         verdict = {TaskState.SKIPPED: SKIP, TaskState.UPSTREAM_FAILED: FAIL}.get(new.state, RUN)
         assert verdict in possible_verdicts(rule, upstream), f"I2: {new.key} is {new.state}: {rule} of {upstream}"
 
     def _check_map(self, new: MapRow) -> None:
-        """A length is written once; a cursor never goes back, nor past what has rows. What has begun to be expanded
-        under one limit goes on under a lower one."""
+        """A cursor never goes back, nor past what has rows. What has begun to be expanded under one limit goes on under
+        a lower one."""
         old = self.rows.maps.get((new.run, new.task_id))
-        if old is None and new.expanded_upto is not None:
+        if new.expanded_upto is None:
+            return
+        was = old.expanded_upto if old is not None else 0
+        assert was is not None and was <= new.expanded_upto <= new.length, f"{old} is followed by {new}"
+        if (old is None or old.length != new.length) and new.length not in (UNKNOWN_LENGTH, new.expanded_upto):
             assert new.length <= self.limits.max_map_length, f"{new} is longer than may be"
-        if old is not None:
-            assert new.expanded_upto is not None and old.expanded_upto is not None, f"{old} is followed by {new}"
-            assert new.length == old.length and new.expanded_upto >= old.expanded_upto
         self.counts["expanded"] += new.is_expanded
 
     def _check_choice(self, old: InstanceRow | None, new: InstanceRow) -> None:

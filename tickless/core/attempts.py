@@ -180,8 +180,7 @@ class Attempts:
                 elif spec.mapped and instance.task.is_mapped_over:
                     instance.reason = RETURNED_NOTHING
                 if instance.task.is_mapped_over and report.length is not None and not spec.mapped:
-                    run.lengths[instance.task.index] = report.length
-                    self._changes.touch_map(run, instance.task.index)
+                    self._runs.set_length(instance, report.length)
                 self._apply_choice(instance, report)
             self._runs.finish(instance, happening, None)
             if happening is Happening.FAIL:

@@ -7,7 +7,16 @@ from datetime import datetime
 from enum import StrEnum
 
 from tickless.model.id import RunKey
-from tickless.model.row import CommandProgress, EventRow, InstanceRow, InstanceTally, RequestDone, RunRow, VersionRow
+from tickless.model.row import (
+    CommandProgress,
+    EventRow,
+    InstanceRow,
+    InstanceTally,
+    MapRow,
+    RequestDone,
+    RunRow,
+    VersionRow,
+)
 from tickless.model.state import RunState
 
 
@@ -65,6 +74,7 @@ class FinishedRun:
     row: RunRow
     version: VersionRow
     tallies: tuple[InstanceTally, ...]
+    maps: tuple[MapRow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

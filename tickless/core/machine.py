@@ -25,6 +25,7 @@ class Happening(StrEnum):
     SKIP = "skip"  # by trigger rule, its own wish, or that of a branch above
     FAIL_UPSTREAM = "fail_upstream"  # its trigger rule can never hold
     LOSE = "lose"  # its attempt vanished: run it again
+    REMOVE = "remove"  # what it is mapped over was made anew, and has no element for it any more
     CANCEL = "cancel"  # its run was cancelled before it started
     CLEAR = "clear"  # somebody wants it to run again
     RESTART = "restart"  # the attempt that was alive when it was cleared has ended
@@ -50,6 +51,7 @@ TASK_MOVES: dict[tuple[TaskState, Happening], TaskState] = {
     (_S.NONE, _H.FAIL): _S.FAILED,
     (_S.NONE, _H.SKIP): _S.SKIPPED,
     (_S.NONE, _H.FAIL_UPSTREAM): _S.UPSTREAM_FAILED,
+    (_S.NONE, _H.REMOVE): _S.REMOVED,
     (_S.NONE, _H.CANCEL): _S.SKIPPED,
     (_S.SCHEDULED, _H.ADMIT): _S.QUEUED,
     (_S.SCHEDULED, _H.SKIP): _S.SKIPPED,

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from tickless.core.plan import TaskPlan
 from tickless.core.readiness import Verdict
 from tickless.core.record import Run
+from tickless.model.row import UNKNOWN_LENGTH
 from tickless.model.state import TaskState
 
 
@@ -81,8 +82,10 @@ def _length(run: Run, source: int) -> int | Extent | None:
     if TaskState.SUCCESS not in tally:
         state = next(iter(tally))
         return Extent(Verdict.FAIL_UPSTREAM, reason=f"{task_id}, which it is mapped over, is {state}")
-    length = run.lengths.get(source)
-    return length if length is not None else _fault(f"{task_id} has returned neither a list nor a dict to map over")
+    length = run.lengths.get(source, UNKNOWN_LENGTH)
+    if length == UNKNOWN_LENGTH:
+        return _fault(f"{task_id} has returned neither a list nor a dict to map over")
+    return length
 
 
 def _fault(reason: str) -> Extent:

@@ -105,7 +105,7 @@ def judge(rule: TriggerRule, counts: UpstreamCounts, upstream: int) -> Verdict:
         case TriggerRule.ALL_SKIPPED:
             if success or bad:
                 return Verdict.SKIP
-            return Verdict.RUN if upstream - skipped <= 0 else Verdict.WAIT
+            return Verdict.RUN if upstream - skipped - removed <= 0 else Verdict.WAIT
         case TriggerRule.ALWAYS:
             return Verdict.RUN
         case _:

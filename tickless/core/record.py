@@ -10,7 +10,7 @@ from tickless.core.machine import Happening
 from tickless.core.plan import DagPlan, TaskPlan
 from tickless.core.readiness import UpstreamCounts
 from tickless.model.id import UNMAPPED, AttemptId, RunKey, TaskId, TaskKey
-from tickless.model.row import AttemptRow, DagRow, InstanceRow, MapRow, RunRow
+from tickless.model.row import UNKNOWN_LENGTH, AttemptRow, DagRow, InstanceRow, MapRow, RunRow
 from tickless.model.schedule import Interval
 from tickless.model.state import EndReason, RunState, TaskState
 
@@ -48,6 +48,7 @@ class Run:
         "tallies",
         "task_slots",
         "upstream",
+        "waiting",
     )
 
     def __init__(self, row: RunRow, plan: DagPlan, slots: Semaphore) -> None:
@@ -69,6 +70,7 @@ class Run:
         self.upstream = [len(task.upstream) for task in plan.tasks]  # direct upstream instances, per task
         self.sizes: dict[int, int] = {}  # instances of a mapped task, once that is known; one until then
         self.expansions: dict[int, Expansion] = {}  # of mapped tasks, from the first instance on
+        self.waiting: dict[int, set[int]] = {}  # map indexes of instances that were reopened and wait for upstream
         self.lengths: dict[int, int] = {}  # of what tasks returned that others are mapped over
         self.returned: dict[int, int] = {}  # instances of mapped tasks with a value, when others are mapped over them
 
@@ -131,8 +133,32 @@ class Run:
             self.upstream[below] += change
 
     def is_expanding(self, index: int) -> bool:
-        """Some instances of a mapped task are there, and more are to come."""
-        return index in self.expansions and (index, UNMAPPED) in self.instances
+        """More instances of a mapped task are to come, whatever happens above it."""
+        expansion = self.expansions.get(index)
+        return expansion is not None and expansion.length != UNKNOWN_LENGTH and (index, UNMAPPED) in self.instances
+
+    def wait(self, instance: Instance) -> None:
+        """An instance was reopened. Of a mapped task there may be many: those are looked for here."""
+        if instance.map_index != UNMAPPED:
+            self.waiting.setdefault(instance.task.index, set()).add(instance.map_index)
+
+    def wait_no_more(self, instance: Instance) -> None:
+        indexes = self.waiting.get(instance.task.index)
+        if indexes is not None:
+            indexes.discard(instance.map_index)
+            if not indexes:
+                del self.waiting[instance.task.index]
+
+    def take_map(self, row: MapRow) -> None:
+        """What was known of a mapped task, or of one that others are mapped over; after its instances are there."""
+        index = self.plan.index_of[row.task_id]
+        if row.expanded_upto is None:
+            self.lengths[index] = row.length
+            return
+        self.expansions[index] = Expansion(row.length, row.expanded_upto)
+        is_whole = row.is_expanded or self.is_expanding(index)
+        # Of a stopped expansion no more instances come; the one without an index stands for them.
+        self.resize(index, row.length if is_whole else row.expanded_upto + 1)
 
     def of_task(self, index: int) -> list[Instance]:
         """The unfinished instances of a task."""
@@ -177,7 +203,10 @@ class Run:
 
 
 class Expansion:
-    """How far a mapped task is expanded. Until it is done, its instance without a map index stays, undecided."""
+    """How far a mapped task is expanded. Until it is done, its instance without a map index stays, undecided.
+
+    Cleared before it was done, its length is UNKNOWN_LENGTH until its trigger rule holds again.
+    """
 
     __slots__ = ("length", "upto")
 

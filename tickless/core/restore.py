@@ -10,7 +10,7 @@ from tickless.core.changes import Changes
 from tickless.core.decision import Launch, StopAttempt
 from tickless.core.plan import compile_plan
 from tickless.core.quota import Quota
-from tickless.core.record import Attempt, Expansion, Instance, Run
+from tickless.core.record import Attempt, Instance, Run
 from tickless.core.runs import Runs
 from tickless.core.schedules import Schedules
 from tickless.core.snapshot import Snapshot
@@ -20,7 +20,7 @@ from tickless.core.versions import Versions
 from tickless.model.dag import DagSpec
 from tickless.model.id import UNMAPPED, VersionKey
 from tickless.model.order import StopOrder
-from tickless.model.row import AttemptRow, MapRow
+from tickless.model.row import AttemptRow
 from tickless.model.state import AttemptState, EndReason, RunState, TaskState
 
 
@@ -62,8 +62,10 @@ class Restore:
         for instance_row in snapshot.instances:
             instance = Instance.of(runs.runs[instance_row.run], instance_row)
             instance.run.instances[instance.task.index, instance.map_index] = instance
+            if instance.state is TaskState.NONE:
+                instance.run.wait(instance)
         for map_row in snapshot.maps:
-            self._map(map_row)
+            self.runs.runs[map_row.run].take_map(map_row)
         for attempt_row in snapshot.attempts:
             self._attempt(attempt_row)
         for run in list(runs.runs.values()):
@@ -71,16 +73,6 @@ class Restore:
         for dag in quota.dags.values():
             runs.start_queued_runs(dag)
         self.schedules.look_at_all()
-
-    def _map(self, row: MapRow) -> None:
-        run = self.runs.runs[row.run]
-        index = run.plan.index_of[row.task_id]
-        if row.expanded_upto is None:
-            run.lengths[index] = row.length
-            return
-        run.expansions[index] = Expansion(row.length, row.expanded_upto)
-        is_stopped = not row.is_expanded and not run.is_expanding(index)
-        run.resize(index, row.expanded_upto + 1 if is_stopped else row.length)
 
     def _attempt(self, row: AttemptRow) -> None:
         instance = self.runs.instance(row.key)
@@ -122,8 +114,8 @@ class Restore:
             return
         else:
             self.stopping.arm(run)
-            waiting = tuple(i.task.index for i in run.instances.values() if i.state is TaskState.NONE)
-            agenda.append(self.runs.evaluate(run, waiting))
+            waiting = dict.fromkeys(i.task.index for i in run.instances.values() if i.state is TaskState.NONE)
+            agenda.append(self.runs.evaluate(run, tuple(waiting)))
             agenda.extend(
                 self.runs.expand(run.instances[index, UNMAPPED]) for index in run.expansions if run.is_expanding(index)
             )

@@ -32,6 +32,7 @@ from tickless.core.runs import Runs
 from tickless.core.stopping import Stopping
 from tickless.errors import Refused
 from tickless.model.dag import DagSpec
+from tickless.model.id import UNMAPPED
 from tickless.model.row import InstanceRow
 from tickless.model.state import FINISHED_RUN_STATES, FINISHED_TASK_STATES, EndReason, RunState, TaskState
 
@@ -93,11 +94,6 @@ class Revision:
         if run is None:
             assert command.finished_run is not None
             run = self._take_up(command.finished_run)
-        if any(task.spec.mapped for task in run.plan.tasks):
-            raise Refused(
-                f"DAG {run.row.dag_id!r} has mapped tasks: this release cannot clear or mark in its runs",
-                hint=f"`tickless run start {run.row.dag_id}` starts another run.",
-            )
         self._changes.writes.extend(Write(row) for row in command.along)
         # Those that are finished first: a run must not end while one of them is still to be changed.
         if command.verb is TaskVerb.CLEAR:
@@ -164,6 +160,8 @@ class Revision:
         run = self._runs.record(given.row, plan)
         for tally in given.tallies:
             run.tally(plan.index_of[tally.task_id], tally.state, tally.count, returned=tally.returned)
+        for row in given.maps:
+            run.take_map(row)
         return run
 
     def _put_back(self, run: Run, command: AlterTasks) -> None:
@@ -199,6 +197,7 @@ class Revision:
             return
         instance = Instance.of(run, row)
         self._runs.reopen(instance, Happening.CLEAR)
+        run.wait_no_more(instance)
         run.untally(instance.task.index, row)
         after = move(instance.state, Happening.SKIP)
         assert after is TaskState.SKIPPED
@@ -223,6 +222,8 @@ class Revision:
             instance.tries_cleared = instance.try_number - 1  # it stays where it waits, with all its tries again
         elif instance.state is not TaskState.NONE:
             self._runs.reopen(instance, Happening.CLEAR)
+        elif instance.map_index == UNMAPPED and instance.run.is_expanding(instance.task.index):
+            self._runs.stop_expansion(instance)
 
     def _mark_finished(self, run: Run, row: InstanceRow, verb: TaskVerb) -> None:
         happening, state, reason = _MARKS[verb]

@@ -4,6 +4,7 @@ finishes ends the run, which starts the next one, whose instances are made and p
 from __future__ import annotations
 
 import json
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
@@ -14,15 +15,15 @@ from tickless.core.changes import Changes
 from tickless.core.commands import RunStarted
 from tickless.core.decision import Write
 from tickless.core.machine import Happening, RunHappening, move, move_run
-from tickless.core.mapping import extent_of
-from tickless.core.plan import DagPlan
+from tickless.core.mapping import extent_of, lengths_of
+from tickless.core.plan import DagPlan, TaskPlan
 from tickless.core.quota import Quota
 from tickless.core.readiness import Verdict, judge
 from tickless.core.record import DagState, Expansion, Instance, Run
 from tickless.errors import NotFound, Refused, UserError
 from tickless.model.dag import TaskKind
 from tickless.model.id import UNMAPPED, RunKey, TaskKey
-from tickless.model.row import RunRow, XComsDropped
+from tickless.model.row import UNKNOWN_LENGTH, RunRow, XComsDropped
 from tickless.model.schedule import Interval
 from tickless.model.state import FINISHED_TASK_STATES, EndReason, RunState, TaskState
 
@@ -242,11 +243,28 @@ class Runs:
             if instance is not None and run.may_schedule:
                 self.judge(instance)
                 yield
+            if index in run.waiting and run.may_schedule:
+                yield from self._judge_waiting(run, index)
+
+    def _judge_waiting(self, run: Run, index: int) -> Iterator[None]:
+        """Instances of a mapped task that were reopened: the rule is the same for all, so mostly one look is enough."""
+        for map_index in sorted(run.waiting[index]):
+            instance = run.instances.get((index, map_index))
+            if instance is None or instance.state is not TaskState.NONE:
+                continue
+            if not run.may_schedule:
+                return
+            self.judge(instance)
+            yield
+            if instance.state is TaskState.NONE:
+                return  # it goes on waiting, and so do the others
 
     def judge(self, instance: Instance) -> None:
         """Apply the trigger rule to an instance that waits for its upstream."""
         run, task = instance.run, instance.task
-        if instance.state is not TaskState.NONE or task.index in run.expansions:
+        if instance.state is not TaskState.NONE:
+            return
+        if instance.map_index == UNMAPPED and run.is_expanding(task.index):
             return
         self._changes.focus = run
         verdict = self._verdict(instance)
@@ -255,7 +273,7 @@ class Runs:
         if verdict is not Verdict.RUN:
             self.finish(instance, _HAPPENING_OF_VERDICT[verdict], None)
         elif task.spec.mapped:
-            self._start_expansion(instance)
+            self._judge_extent(instance)
         else:
             self._begin(instance)
 
@@ -266,35 +284,63 @@ class Runs:
             self.schedule(instance)
 
     def may_run(self, instance: Instance) -> bool:
-        """Whether its trigger rule holds, now."""
-        return self._verdict(instance) is Verdict.RUN
+        """Whether its trigger rule holds, now, and what it is mapped over is there."""
+        if self._verdict(instance) is not Verdict.RUN:
+            return False
+        lengths = lengths_of(instance.run, instance.task)
+        return lengths is not None and (instance.map_index == UNMAPPED or instance.map_index < math.prod(lengths))
 
     def _verdict(self, instance: Instance) -> Verdict:
         run, task = instance.run, instance.task
         return judge(task.spec.trigger_rule, run.counts[task.index], run.upstream[task.index])
 
-    def _start_expansion(self, unexpanded: Instance) -> None:
-        """The trigger rule of a mapped task holds: expand it, if what it is mapped over is there and any good."""
-        run, task = unexpanded.run, unexpanded.task
+    def _judge_extent(self, instance: Instance) -> None:
+        """The trigger rule of a mapped task holds: expand it, if what it is mapped over is there and any good. An
+        instance that was reopened runs again, if there still is an element for it."""
+        run, task = instance.run, instance.task
         extent = extent_of(run, task, self._quota.limits.max_map_length)
         if extent.is_fault:
-            self.finish(unexpanded, Happening.FAIL, extent.reason)
-        elif extent.verdict is Verdict.RUN:
-            self._changes.touch_map(run, task.index)
-            run.expansions[task.index] = Expansion(extent.count)
-            run.resize(task.index, extent.count)
-            self.agenda.append(self.expand(unexpanded))
+            self.finish(instance, Happening.FAIL, extent.reason)
+        elif extent.verdict is Verdict.RUN and instance.map_index == UNMAPPED:
+            self._expand_to(instance, extent.count)
+        elif extent.verdict is Verdict.RUN and instance.map_index < extent.count:
+            self._grow(run, task, extent.count)
+            self._begin(instance)
+        elif extent.verdict in (Verdict.RUN, Verdict.SKIP) and instance.map_index != UNMAPPED:
+            self.finish(instance, Happening.REMOVE, f"what it is mapped over has only {extent.count:,} elements now")
         elif extent.verdict is not Verdict.WAIT:
-            self.finish(unexpanded, _HAPPENING_OF_VERDICT[extent.verdict], extent.reason)
+            self.finish(instance, _HAPPENING_OF_VERDICT[extent.verdict], extent.reason)
+
+    def _expand_to(self, unexpanded: Instance, count: int) -> None:
+        """Make so many instances, or those that are not there yet, if an expansion was stopped and cleared."""
+        run, task = unexpanded.run, unexpanded.task
+        expansion = run.expansions.setdefault(task.index, Expansion(count))
+        expansion.length = max(count, expansion.upto)
+        self._changes.touch_map(run, task.index)
+        run.resize(task.index, expansion.length)
+        if expansion.upto == expansion.length:
+            del run.instances[task.index, UNMAPPED]
+            self.agenda.appendleft(self.evaluate(run, task.downstream))
+            self._end_if_complete(run)
+        else:
+            self.agenda.append(self.expand(unexpanded))
+
+    def _grow(self, run: Run, task: TaskPlan, count: int) -> None:
+        """What a task is mapped over was made anew and has more elements than before: so many instances in all."""
+        expansion = run.expansions[task.index]
+        if count > expansion.length == expansion.upto:
+            unexpanded = run.instances[task.index, UNMAPPED] = Instance(run, task)
+            self._changes.new_instance(unexpanded)
+            self._expand_to(unexpanded, count)
 
     def expand(self, unexpanded: Instance) -> Iterator[None]:
         """Make the instances of a mapped task, one at a time; with the last one the unexpanded instance goes.
 
-        It stops where that was ended by something else (a cancel, the choice of a branch).
+        It stops where that was ended by something else (a cancel, the choice of a branch) or cleared.
         """
         run, task = unexpanded.run, unexpanded.task
         expansion, place = run.expansions[task.index], (task.index, UNMAPPED)
-        while run.may_schedule and run.instances.get(place) is unexpanded:
+        while run.may_schedule and run.instances.get(place) is unexpanded and run.is_expanding(task.index):
             self._changes.focus = run
             self._changes.touch_map(run, task.index)
             instance = Instance(run, task, expansion.upto)
@@ -311,6 +357,7 @@ class Runs:
         after = move(instance.state, Happening.READY)
         assert after is not None
         self._changes.touch(instance)
+        instance.run.wait_no_more(instance)
         instance.state = after
         instance.try_number += 1
         instance.lost_count = 0
@@ -344,8 +391,27 @@ class Runs:
         instance.lost_count = 0
         instance.scheduled_at = instance.queued_at = instance.started_at = instance.ended_at = instance.due_at = None
         instance.reason = None
+        run, index = instance.run, instance.task.index
+        run.wait(instance)
+        if index in run.lengths:
+            self.set_length(instance, UNKNOWN_LENGTH)
+        if index in run.expansions and instance.map_index == UNMAPPED:
+            self.stop_expansion(instance)
         key = instance.key
         self._changes.writes.append(Write(XComsDropped(run=key.run, task_id=key.task_id, map_index=key.map_index)))
+
+    def set_length(self, instance: Instance, length: int) -> None:
+        """How much a task has returned that others are mapped over."""
+        instance.run.lengths[instance.task.index] = length
+        self._changes.touch_map(instance.run, instance.task.index)
+
+    def stop_expansion(self, unexpanded: Instance) -> None:
+        """An expansion that was not done is cleared: how many instances there are to be is found out anew."""
+        run, index = unexpanded.run, unexpanded.task.index
+        expansion = run.expansions[index]
+        expansion.length = UNKNOWN_LENGTH
+        run.resize(index, expansion.upto + 1)
+        self._changes.touch_map(run, index)
 
     def judge_reopened(self, instances: list[Instance]) -> Iterator[None]:
         """Trigger rules of instances that were reopened."""
@@ -362,6 +428,7 @@ class Runs:
             self._quota.admission.leave(instance)
         self._changes.touch(instance)
         run = instance.run
+        run.wait_no_more(instance)
         instance.state = after
         instance.ended_at = self._changes.now
         instance.due_at = None
@@ -375,6 +442,9 @@ class Runs:
         run.tally(instance.task.index, after, returned=has_returned)
         if instance.task.downstream and run.may_schedule:
             self.agenda.appendleft(self.evaluate(run, instance.task.downstream))
+        self._end_if_complete(run)
+
+    def _end_if_complete(self, run: Run) -> None:
         if run.is_complete and (run.frozen is None or run.cancel_requested_at is not None):
             self.end_run(run)
 

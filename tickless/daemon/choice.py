@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import msgspec
@@ -28,6 +29,7 @@ RUN_VERDICTS = frozenset({MARK_RUN, CANCEL_RUNS})
 """Kinds of commands that end whole runs."""
 AT_THE_DESK = ALTERATIONS | DELETIONS | RUN_VERDICTS
 """Kinds of commands that need rows, or more than one commit."""
+_SELECTOR = re.compile(r"(.+)\[([0-9]{1,9})\]")
 BAD_STATES = (TaskState.FAILED, TaskState.UPSTREAM_FAILED)
 
 
@@ -59,15 +61,19 @@ class Alteration(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True)
 
     def phases(self, spec: DagSpec) -> list[Phase]:
         """What is to be done to the tasks of this version, in order. Raises UserError for a task that it lacks."""
-        chosen = choose(spec, self.tasks, upstream=self.upstream, downstream=self.downstream)
+        whole, single = split_selectors(spec, self.tasks)
+        chosen = choose(spec, [*whole, *single], upstream=self.upstream, downstream=self.downstream)
+        if whole:
+            both = choose(spec, whole, upstream=self.upstream, downstream=self.downstream)
+            single = {task_id: indexes for task_id, indexes in single.items() if task_id not in both}
         states = BAD_STATES if self.only_failed else ()
         if self.state is None:
-            return [Phase(TaskVerb.CLEAR, chosen, states)]
+            return [Phase(TaskVerb.CLEAR, chosen, states, single)]
         if self.state is TaskState.FAILED:
-            return [Phase(TaskVerb.MARK_FAILED, chosen, states)]
+            return [Phase(TaskVerb.MARK_FAILED, chosen, states, single)]
         # What failed below for want of these has its chance again.
         below = [each for each in choose(spec, chosen, downstream=True) if each not in set(chosen)]
-        return [Phase(TaskVerb.MARK_SUCCESS, chosen, states), Phase(TaskVerb.CLEAR, below, BAD_STATES)]
+        return [Phase(TaskVerb.MARK_SUCCESS, chosen, states, single), Phase(TaskVerb.CLEAR, below, BAD_STATES)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +83,8 @@ class Phase:
     verb: TaskVerb
     task_ids: list[str]
     states: tuple[TaskState, ...]
+    single: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    """Of these mapped tasks only the instances with these map indexes."""
 
     def changes(self, row: InstanceRow) -> bool:
         """Whether there is anything to change of an instance."""
@@ -140,6 +148,25 @@ def check_moments(runs: RunFilter) -> None:
     """Raise UserError for a moment without a time zone."""
     if any(at and at.tzinfo is None for at in (runs.since, runs.until)):
         raise UserError("since and until need a time zone", hint="Write them as 2026-11-22T00:00:00Z.")
+
+
+def split_selectors(spec: DagSpec, tasks: Iterable[str]) -> tuple[list[str], dict[str, frozenset[int]]]:
+    """`load` means all instances of a task, `load[3]` one of a mapped task. Raises UserError for one of another task."""
+    mapped = {task.task_id for task in spec.tasks if task.mapped}
+    whole: list[str] = []
+    single: dict[str, frozenset[int]] = {}
+    for text in tasks:
+        found = _SELECTOR.fullmatch(text)
+        if found is None:
+            whole.append(text)
+        elif found[1] in mapped:
+            single[found[1]] = single.get(found[1], frozenset()) | {int(found[2])}
+        else:
+            raise UserError(
+                f"{text!r} is no task instance of DAG {spec.dag_id!r}: {found[1]!r} is not a mapped task of it",
+                hint=f"The mapped ones are: {', '.join(sorted(mapped)) or 'none'}.",
+            )
+    return whole, {task_id: indexes for task_id, indexes in single.items() if task_id not in whole}
 
 
 def choose(spec: DagSpec, tasks: Iterable[str], *, upstream: bool = False, downstream: bool = False) -> list[str]:

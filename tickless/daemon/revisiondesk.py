@@ -108,7 +108,7 @@ class RevisionDesk:
             for phase in order.phases(self._decode_spec(committed.version.spec)):
                 after = (-1, -1)
                 while rows := await self._store.chosen_instances(
-                    run, phase.task_ids, phase.states, after=after, limit=SLICE
+                    run, phase.task_ids, phase.states, single=phase.single, after=after, limit=SLICE
                 ):
                     after = (phase.task_ids.index(rows[-1].task_id), rows[-1].map_index)
                     changed = [row for row in rows if phase.changes(row)]
@@ -199,7 +199,7 @@ class RevisionDesk:
             phases = order.phases(spec)
             phase = phases[cursor.phase]
             rows = await self._store.chosen_instances(
-                run, phase.task_ids, phase.states, after=(cursor.place, cursor.map_index), limit=SLICE
+                run, phase.task_ids, phase.states, single=phase.single, after=(cursor.place, cursor.map_index), limit=SLICE
             )
             after = msgspec.structs.replace(cursor, tasks=cursor.tasks + sum(phase.changes(row) for row in rows))
             is_last = len(rows) < SLICE and cursor.phase + 1 == len(phases)
@@ -266,7 +266,9 @@ class RevisionDesk:
 def _finished(committed: CommittedRun) -> FinishedRun | None:
     if committed.row.state not in FINISHED_RUN_STATES:
         return None
-    return FinishedRun(row=committed.row, version=committed.version, tallies=committed.tallies)
+    return FinishedRun(
+        row=committed.row, version=committed.version, tallies=committed.tallies, maps=committed.maps
+    )
 
 
 def _check(kind: str, payload: str) -> None:

@@ -165,6 +165,10 @@ class XComRow:
     created_at: datetime
 
 
+UNKNOWN_LENGTH = 2**31 - 1
+"""In a MapRow: what was known of the length does not count any more; it is to be found out anew."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapRow:
     """`task_map`. Of a task that others are mapped over: the length of what it returned. Of a mapped task: how many

@@ -11,7 +11,7 @@ The contract, checked for Postgres and for the in-memory fake by tests/contract/
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -20,7 +20,7 @@ from tickless.core.decision import Write
 from tickless.core.snapshot import Snapshot as Snapshot
 from tickless.errors import UserError
 from tickless.model.id import AttemptId, Epoch, RunKey
-from tickless.model.row import EventRow, InstanceRow, InstanceTally, NoteRow, RunRow, VersionRow
+from tickless.model.row import EventRow, InstanceRow, InstanceTally, MapRow, NoteRow, RunRow, VersionRow
 from tickless.model.setting import ConnectionRow, SettingRow, VariableRow
 from tickless.model.state import RunState, TaskState
 
@@ -93,6 +93,7 @@ class CommittedRun:
     row: RunRow
     version: VersionRow
     tallies: tuple[InstanceTally, ...]
+    maps: tuple[MapRow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,9 +191,11 @@ class Store(Protocol):
         *,
         after: tuple[int, int],
         limit: int,
+        single: Mapping[str, Collection[int]] = {},
     ) -> list[InstanceRow]:
         """Instances of these tasks, in this order of tasks and then by map index: those after the place of a task and
-        a map index, (-1, -1) = from the start. No states = any."""
+        a map index, (-1, -1) = from the start. No states = any. Of the tasks in `single` only those with these map
+        indexes."""
         ...
 
     async def next_run(self, query: RunQuery, after: RunKey) -> RunKey | None:

@@ -18,7 +18,7 @@ Reading uses other connections (`read()`), so a large load does not hold up a fl
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -50,7 +50,7 @@ from tickless.store.batch import Batch
 from tickless.store.connect import DRIVER_ERRORS, Connection, connect, map_error
 from tickless.store.loading import read_snapshot
 from tickless.store.pool import SEARCH_PATH, ReadPool
-from tickless.store.rows import instance_row, note_row, run_row, tally_row, version_row
+from tickless.store.rows import instance_row, map_row, note_row, run_row, tally_row, version_row
 from tickless.store.setting import connection_row, encode_settings, too_much, variable_row
 from tickless.store.sql import query
 from tickless.store.storable import make_storable
@@ -62,6 +62,7 @@ _COMMAND_OUTCOMES = query("command_outcomes")
 _RUN = query("run")
 _VERSION = query("version")
 _RUN_TALLIES = query("run_tallies")
+_RUN_MAPS = query("run_maps")
 _CHOSEN_INSTANCES = query("chosen_instances")
 _NEXT_RUN = query("next_run")
 _FLUSH = query("flush")
@@ -257,8 +258,12 @@ class PostgresStore:
         version = await self._pool.fetchrow(_VERSION, row["version"])
         assert version is not None
         tallies = await self._pool.fetch(_RUN_TALLIES, run)
+        maps = await self._pool.fetch(_RUN_MAPS, run)
         return CommittedRun(
-            row=run_row(row), version=version_row(version), tallies=tuple(tally_row(each) for each in tallies)
+            row=run_row(row),
+            version=version_row(version),
+            tallies=tuple(tally_row(each) for each in tallies),
+            maps=tuple(map_row(each) for each in maps),
         )
 
     async def chosen_instances(
@@ -269,9 +274,13 @@ class PostgresStore:
         *,
         after: tuple[int, int],
         limit: int,
+        single: Mapping[str, Collection[int]] = {},
     ) -> list[InstanceRow]:
         wanted = [state.value for state in states] or None
-        rows = await self._pool.fetch(_CHOSEN_INSTANCES, run, list(task_ids), *after, wanted, limit)
+        pairs = [(task_id, index) for task_id, indexes in single.items() for index in indexes]
+        rows = await self._pool.fetch(
+            _CHOSEN_INSTANCES, run, list(task_ids), *after, wanted, limit, [p[0] for p in pairs], [p[1] for p in pairs]
+        )
         return [instance_row(row) for row in rows]
 
     async def next_run(self, query: RunQuery, after: RunKey) -> RunKey | None:

@@ -4,7 +4,7 @@ delete, and notes."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from tickless.errors import Conflict
 from tickless.model.id import AttemptId, RunKey, TaskKey, VersionKey
@@ -65,7 +65,12 @@ class RevisedTables:
         if row is None:
             return None
         mine = [each for each in self.instances.values() if each.run == run and each.state in FINISHED_TASK_STATES]
-        return CommittedRun(row=row, version=self.versions[row.version], tallies=tuple(counted(mine)))
+        return CommittedRun(
+            row=row, version=self.versions[row.version], tallies=tuple(counted(mine)), maps=self.maps_of(run)
+        )
+
+    def maps_of(self, run: RunKey) -> tuple[MapRow, ...]:
+        return tuple(each for _, each in sorted(self.maps.items()) if each.run == run)
 
     async def chosen_instances(
         self,
@@ -75,12 +80,16 @@ class RevisedTables:
         *,
         after: tuple[int, int],
         limit: int,
+        single: Mapping[str, Collection[int]] = {},
     ) -> list[InstanceRow]:
         place = {task_id: index for index, task_id in enumerate(task_ids)}
         found = [
             (place[key.task_id], key.map_index, instance)
             for key, instance in self.instances.items()
-            if key.run == run and key.task_id in place and (not states or instance.state in states)
+            if key.run == run
+            and key.task_id in place
+            and (not states or instance.state in states)
+            and (key.task_id not in single or key.map_index in single[key.task_id])
         ]
         found.sort(key=lambda each: each[:2])
         return [instance for index, map_index, instance in found if (index, map_index) > after][:limit]

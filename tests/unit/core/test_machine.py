@@ -18,7 +18,7 @@ from tickless.core.machine import (
 from tickless.errors import InvariantBroken
 from tickless.model.state import FINISHED_RUN_STATES, FINISHED_TASK_STATES, RunState, TaskState
 
-NOT_YET = {TaskState.UP_FOR_RESCHEDULE, TaskState.DEFERRED, TaskState.REMOVED}
+NOT_YET = {TaskState.UP_FOR_RESCHEDULE, TaskState.DEFERRED}
 """States that users know and that nothing enters in this release."""
 
 

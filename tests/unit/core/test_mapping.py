@@ -11,11 +11,9 @@ from tests.support.playbook import Playbook
 from tickless.core import engine as engine_module
 from tickless.core import events
 from tickless.core.attempts import RETURNED_NOTHING
-from tickless.core.commands import AlterTasks, TaskVerb
 from tickless.core.mapping import picks
-from tickless.errors import Refused
 from tickless.model.dag import MappedOver
-from tickless.model.id import UNMAPPED, RunKey
+from tickless.model.id import UNMAPPED
 from tickless.model.limit import Limits
 
 
@@ -217,10 +215,141 @@ def test_a_branch_that_skips_a_task_while_it_is_expanded_leaves_nobody_waiting(i
     assert len(indexes(book, "b")) < 50
 
 
-def test_nothing_is_cleared_in_runs_with_mapped_tasks() -> None:
-    book = Playbook("a >> b", tasks={"b": {"mapped": (literal(2),)}})
+OVER_A: dict[str, dict[str, Any]] = {"b": {"mapped": (output("a"),)}}
+
+
+def expanded(length: int = 3, ends: str = "success", dag: str = "a >> b >> c") -> Playbook:
+    """A run in which b was mapped over so many elements of a, and its instances have ended."""
+    book = Playbook(dag, tasks=OVER_A)
     book.start()
-    book.finish("a")
-    with pytest.raises(Refused, match="mapped tasks"):
-        book.when(AlterTasks(run=RunKey(1), verb=TaskVerb.CLEAR, rows=(book.row("a"),)))
-    assert book.state("a") == "success"
+    book.finish("a", length=length)
+    for index in range(length):
+        book.finish(f"b[{index}]", ends)
+    return book
+
+
+def states(book: Playbook, task_id: str) -> dict[int, str]:
+    return {
+        key.map_index: row.state.value for key, row in sorted(book.store.instances.items()) if key.task_id == task_id
+    }
+
+
+@pytest.mark.parametrize("is_restored", [False, True])
+@pytest.mark.parametrize(
+    ("length", "launched", "found"),
+    [
+        (3, [0, 1, 2], {0: "success", 1: "success", 2: "success"}),
+        (2, [0, 1], {0: "success", 1: "success", 2: "removed"}),
+        (5, [0, 1, 2, 3, 4], dict.fromkeys(range(5), "success")),
+        (0, [], {0: "removed", 1: "removed", 2: "removed"}),
+        (None, [], {0: "failed", 1: "failed", 2: "failed"}),
+        (7, [], {0: "failed", 1: "failed", 2: "failed"}),
+    ],
+)
+@pytest.mark.parametrize("is_over", [False, True])
+def test_what_is_cleared_with_its_source_is_expanded_anew(
+    length: int | None, launched: list[int], found: dict[int, str], is_over: bool, is_restored: bool
+) -> None:
+    book = Playbook("a >> b >> c; d", tasks=OVER_A, limits=Limits(max_map_length=6))
+    book.start()
+    book.finish("a", length=3)
+    for index in range(3):
+        book.finish(f"b[{index}]")
+    book.finish("c")
+    if is_over:
+        book.finish("d").expect("run success")
+    book.alter("clear", "a", "b[0]", "b[1]", "b[2]", "c")
+    assert states(book, "b") == {0: "none", 1: "none", 2: "none"}
+    if is_restored:
+        book.restart()
+    started = [label for label in book.finish("a", length=length).launched if label != "c"]
+    assert started == [f"b[{index}]" for index in launched]
+    for index in launched:
+        if is_restored:
+            book.restart()
+        book.finish(f"b[{index}]")
+    assert states(book, "b") == found
+    assert book.state("c") == ("upstream_failed" if "failed" in found.values() else "queued")
+
+
+def test_what_was_removed_comes_back_with_more_elements() -> None:
+    book = expanded()
+    book.alter("clear", "a", "b[0]", "b[1]", "b[2]")
+    book.finish("a", length=1)
+    assert states(book, "b") == {0: "queued", 1: "removed", 2: "removed"}
+    assert book.row("b[2]").reason == "what it is mapped over has only 1 elements now"
+    book.finish("b[0]")
+    book.alter("clear", "a", "b[0]", "b[1]", "b[2]")
+    assert book.finish("a", length=4).launched == ["b[0]", "b[1]", "b[2]", "b[3]"]
+
+
+def test_single_instances_are_cleared_and_run_at_once() -> None:
+    book = expanded(dag="a >> b")
+    assert book.runs() == ["success"]
+    book.alter("clear", "b[1]").expect("launch b[1] try 2")
+    book.finish("b[1]").expect("run success")
+
+
+def test_an_instance_that_is_alive_is_stopped_and_runs_again() -> None:
+    book = Playbook("a >> b", tasks=OVER_A)
+    book.start()
+    book.finish("a", length=2)
+    book.alter("clear", "b[0]").expect("stop b[0] for cleared")
+    book.finish("b[0]", "failed", reason="stopped").expect("launch b[0] try 2")
+
+
+def test_instances_are_marked() -> None:
+    book = expanded(ends="failed")
+    assert book.state("c") == "upstream_failed"
+    for index in range(3):
+        book.alter("mark_success", f"b[{index}]")
+    book.alter("clear", "c").expect("launch c")
+
+
+def test_a_marked_source_has_nothing_to_map_over() -> None:
+    book = expanded()
+    book.alter("clear", "a", "b[0]", "b[1]", "b[2]")
+    book.finish("a", "failed")
+    book.alter("mark_success", "a")
+    book.alter("clear", "b[0]")
+    assert states(book, "b")[0] == "failed"
+    assert book.row("b[0]").reason == "a has returned neither a list nor a dict to map over"
+
+
+@pytest.mark.parametrize("is_restored", [False, True])
+@pytest.mark.parametrize(("length", "found"), [(100, 100), (60, 60), (5, 5)])
+def test_an_expansion_that_is_cleared_in_the_middle_is_judged_anew(length: int, found: int, is_restored: bool) -> None:
+    with mock.patch.object(engine_module, "AGENDA_SLICE", 10):
+        book = Playbook("a >> b", tasks=OVER_A, limits=Limits(parallelism=1))
+        book.start()
+        book.when(book.finished("a", length=80), drain=False)
+        book.when(events.WorkContinued(), drain=False)
+        made = indexes(book, "b")
+        assert UNMAPPED in made and 5 < len(made) < 60
+        book.alter("clear", "a", *(f"b[{index}]" if index >= 0 else "b" for index in made))
+        if is_restored:
+            book.restart()
+        assert indexes(book, "b") == made
+        for label in book.in_state("restarting"):
+            book.finish(label, "failed", reason="stopped")
+        book.finish("a", length=length)
+    unremoved = [index for index, state in states(book, "b").items() if state != "removed"]
+    assert unremoved == list(range(found))
+    assert UNMAPPED not in indexes(book, "b")
+
+
+@pytest.mark.parametrize("is_restored", [False, True])
+def test_a_stopped_expansion_that_is_cleared_goes_on(is_restored: bool) -> None:
+    with mock.patch.object(engine_module, "AGENDA_SLICE", 10):
+        book = Playbook("a >> b >> c", tasks={"b": {"mapped": (literal(100),)}}, limits=Limits(parallelism=1))
+        book.start()
+        book.when(book.finished("a"), drain=False)
+        book.when(events.WorkContinued(), drain=False)
+        book.cancel()
+        book.finish(book.in_state("queued")[0], "failed", reason="stopped").expect("run failed")
+        made = indexes(book, "b")
+        if is_restored:
+            book.restart()
+        book.alter("clear", *(f"b[{index}]" if index >= 0 else "b" for index in made), "c")
+    assert indexes(book, "b") == list(range(100))
+    assert book.state("c") == "none"

@@ -89,10 +89,8 @@ def test_a_rule_agrees_with_the_slow_evaluator_on_every_small_upstream(rule: Tri
 
 @pytest.mark.parametrize("rule", TriggerRule)
 def test_a_rule_never_waits_once_all_upstream_is_finished(rule: TriggerRule) -> None:
-    # Airflow's all_skipped waits for ever for a removed one; nothing is ever removed in this release.
-    states = [state for state in FINAL if state is not R or rule is not TriggerRule.ALL_SKIPPED]
     for size in range(1, 5):
-        for upstream in combinations_with_replacement(states, size):
+        for upstream in combinations_with_replacement(FINAL, size):
             assert _judge(rule, upstream) != "wait", f"{upstream} would wait for ever"
 
 

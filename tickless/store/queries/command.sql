@@ -18,10 +18,16 @@ from tickless.task_instance
 where dag_run_key = $1 and state in ('success', 'failed', 'skipped', 'upstream_failed', 'removed')
 group by dag_run_key, task_id, state
 
+-- name: run_maps :many
+-- Of a run: lengths of what is mapped over, and how far mapped tasks are expanded.
+-- $1 run bigint
+select dag_run_key, task_id, length, expanded_upto from tickless.task_map where dag_run_key = $1 order by task_id
+
 -- name: chosen_instances :many
 -- Instances of some tasks of a run, in the order of those tasks.
 -- $1 run bigint · $2 task_ids text[] · $3 after: place int, from 0 · $4 after: map_index int
--- $5 states text[] or null, `none` for NULL · $6 limit int
+-- $5 states text[] or null, `none` for NULL · $6 limit int · $7 task_ids text[], $8 map_indexes int[]: pairs; of a task
+-- in them only these instances
 select
     t.dag_run_key, t.task_id, t.map_index, t.state, t.try_number, t.attempt_id, t.lost_count, t.tries_cleared,
     t.scheduled_at, t.queued_at, t.started_at, t.ended_at, t.due_at, t.reason
@@ -29,6 +35,11 @@ from unnest($2::text[]) with ordinality as w(task_id, place)
 join tickless.task_instance t on t.dag_run_key = $1 and t.task_id = w.task_id
 where (w.place - 1, t.map_index) > ($3::bigint, $4::int)
     and ($5::text[] is null or coalesce(t.state, 'none') = any ($5))
+    and (
+        not t.task_id = any ($7::text[])
+        or exists (select from unnest($7::text[], $8::int[]) as s(task_id, map_index)
+            where s.task_id = t.task_id and s.map_index = t.map_index)
+    )
 order by w.place, t.map_index
 limit $6
 
