@@ -184,6 +184,9 @@ def test_a_problem_has_detail_hint_and_code(daemon: Served, client: Client) -> N
         ("PUT /api/v1/pools/p", b'{"slots"', "the body is not JSON: Expecting ':' delimiter (at character 8)", None),
         ("GET /api/v1/runs/" + "9" * 5000, b"", "run: ", None),
         ("GET /api/v1/dags?limit=0", b"", "limit: ", None),
+        ("PUT /api/v1/pools/p", b'{"slots": false}', "slots: Input should be a valid integer", None),
+        ("POST /api/v1/dags/etl/runs", b'{"logical_date": 88252}', "logical_date: 88252 is no moment", None),
+        ("GET /api/v1/events?since=88252", b"", "since: '88252' is no moment", None),
     ],
 )
 def test_what_makes_no_sense_is_said_where(

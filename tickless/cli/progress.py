@@ -69,7 +69,8 @@ class Progress:
     def _draw(self) -> None:
         if self._tasks:
             text = describe(self._name, self._tasks, time.monotonic() - self._started)
-            self._write(_CLEAR + text[: os.get_terminal_size(sys.stderr.fileno()).columns - 1])
+            columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80  # a terminal that does not say has 0
+            self._write(_CLEAR + text[: columns - 1])
 
     def _write(self, text: str) -> None:
         with self._lock:

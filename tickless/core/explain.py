@@ -74,6 +74,7 @@ def explain_run(engine: Engine, run: Run, now: datetime) -> list[Reason]:
             Reason(
                 code="creating",
                 message=f"{run.created_upto} of {len(run.plan.tasks)} task instances are created so far.",
+                hint="Nothing needs to be done: this takes moments.",
             )
         )
     nearness = [
@@ -94,7 +95,10 @@ def explain_task(engine: Engine, instance: Instance, now: datetime) -> list[Reas
         return [_frozen(run)]
     attempt = engine.attempts.get(instance.attempt_id)
     if attempt is not None:
-        return [_of_attempt(attempt, now, instance)]
+        reason = _of_attempt(attempt, now, instance)
+        if attempt.row.executor not in engine.routing.executors:
+            return [_of_retired_executor(reason, attempt, instance)]
+        return [reason]
     match instance.state:
         case TaskState.NONE:
             return [_of_upstream(instance)]
@@ -108,6 +112,7 @@ def explain_task(engine: Engine, instance: Instance, now: datetime) -> list[Reas
                     f"({instance.reason}); "
                     f"the next one starts in {left:.0f} s, at {instance.due_at:%H:%M:%S} UTC.",
                     instance,
+                    hint=f"`tickless task clear {_ref(instance)}` starts it at once.",
                 )
             ]
         case TaskState.SCHEDULED if engine.is_stopping:
@@ -128,7 +133,14 @@ def explain_task(engine: Engine, instance: Instance, now: datetime) -> list[Reas
                 refusing = [(s, weight) for s, weight in refusing if s.name != "executor" or s.limit < own]
             if refusing:
                 return [_of_semaphore(semaphore, weight, instance) for semaphore, weight in refusing]
-            return [_reason("admission", "It has its slots as soon as those before it are through.", instance)]
+            return [
+                _reason(
+                    "admission",
+                    "It has its slots as soon as those before it are through.",
+                    instance,
+                    hint="Nothing needs to be done: this takes moments.",
+                )
+            ]
         case _:
             return [_reason(instance.state.value, f"It is {instance.state}.", instance)]
 
@@ -137,17 +149,41 @@ def explain_schedule(engine: Engine, dag_id: str, now: datetime) -> list[Reason]
     """Why the schedule of a DAG makes no run now; empty when nothing but time holds it back."""
     plan, dag = engine.current.get(dag_id), engine.dags.get(dag_id)
     if plan is None or dag is None:
-        return [Reason(code="vanished", message=f"No file defines DAG {dag_id!r} any more: no new runs are made.")]
+        return [
+            Reason(
+                code="vanished",
+                message=f"No file defines DAG {dag_id!r} any more: no new runs are made.",
+                hint="`tickless dag errors` lists the files that cannot be read.",
+            )
+        ]
     if dag.is_paused:
         return [_paused(dag_id, "its schedule makes no runs")]
     spec = plan.spec.schedule
     if spec is None:
-        return [Reason(code="no_schedule", message="It has no schedule: runs are made only when somebody asks.")]
+        return [
+            Reason(
+                code="no_schedule",
+                message="It has no schedule: runs are made only when somebody asks.",
+                hint=f"`tickless run start {dag_id}` starts one.",
+            )
+        ]
     slot = engine.schedules.next_slot(dag, spec, now)
     if dag.schedule_problem is not None:
-        return [Reason(code="schedule_problem", message=f"Its schedule cannot be read here: {dag.schedule_problem}.")]
+        return [
+            Reason(
+                code="schedule_problem",
+                message=f"Its schedule cannot be read here: {dag.schedule_problem}.",
+                hint="Correct it in the DAG file, or install what it needs on this machine.",
+            )
+        ]
     if slot is None:
-        return [Reason(code="schedule_over", message="Its schedule makes no more runs.")]
+        return [
+            Reason(
+                code="schedule_over",
+                message="Its schedule makes no more runs.",
+                hint=f"`tickless run start {dag_id}` starts one; its end_date may have passed.",
+            )
+        ]
     if slot.run_after <= now and is_full(dag):
         live = dag.active_runs.used + len(dag.queued)
         text = f"{live} of {dag.active_runs.limit} runs of {dag.active_runs.scope} are queued or running"
@@ -158,7 +194,10 @@ def explain_schedule(engine: Engine, dag_id: str, now: datetime) -> list[Reason]
 def _of_attempt(attempt: Attempt, now: datetime, about: Instance) -> Reason:
     if attempt.stop_requested_at is not None:
         return _reason(
-            "stopping", f"It is being stopped ({attempt.stop_reason}); its process has not ended yet.", about
+            "stopping",
+            f"It is being stopped ({attempt.stop_reason}); its process has not ended yet.",
+            about,
+            hint="It is killed when [tasks] kill_grace_seconds have passed.",
         )
     if attempt.state is AttemptState.QUEUED:
         waited = (now - attempt.row.queued_at).total_seconds()
@@ -167,10 +206,30 @@ def _of_attempt(attempt: Attempt, now: datetime, about: Instance) -> Reason:
             f"It has its slots; executor {attempt.row.executor!r} was sent attempt {attempt.id} {waited:.1f} s ago "
             "and has not reported its start.",
             about,
+            hint="If it stays so: `tickless status` tells whether the launcher is there.",
         )
     assert attempt.started_at is not None
+    watch = f"`tickless task logs {_ref(about)} -f` shows what it writes."
     seconds = (now - attempt.started_at).total_seconds()
-    return _reason("running", f"It is running since {seconds:.1f} s, pid {attempt.pid} on {attempt.host}.", about)
+    return _reason(
+        "running", f"It is running since {seconds:.1f} s, pid {attempt.pid} on {attempt.host}.", about, hint=watch
+    )
+
+
+def _of_retired_executor(reason: Reason, attempt: Attempt, about: Instance) -> Reason:
+    name = attempt.row.executor
+    return replace(
+        reason,
+        code="retired_executor",
+        message=f"{reason.message} Executor {name!r} is not in the configuration any more: what it holds is let end.",
+        hint=f"`tickless task clear {_ref(about)}` stops it and runs it where its queue is served now; "
+        "`tickless task mark` gives it up.",
+    )
+
+
+def _ref(instance: Instance) -> str:
+    index = "" if instance.map_index == UNMAPPED else f"[{instance.map_index}]"
+    return f"{instance.run.key} {instance.task.spec.task_id}{index}"
 
 
 def _of_upstream(instance: Instance) -> Reason:
@@ -179,7 +238,10 @@ def _of_upstream(instance: Instance) -> Reason:
     if run.is_expanding(task.index):
         expansion = run.expansions[task.index]
         return _reason(
-            "expanding", f"{expansion.upto:,} of its {expansion.length:,} instances are made so far.", instance
+            "expanding",
+            f"{expansion.upto:,} of its {expansion.length:,} instances are made so far.",
+            instance,
+            hint="Nothing needs to be done: those that are made run already.",
         )
     waiting = list(filter(None, (_waited_for(run, index) for index in task.upstream)))
     size = run.upstream[task.index]
@@ -189,6 +251,7 @@ def _of_upstream(instance: Instance) -> Reason:
         f"Its trigger rule is {task.spec.trigger_rule}; {counts.done} of {size} upstream "
         f"{'tasks' if len(task.upstream) == size else 'instances'} are finished. It waits for {names}.",
         instance,
+        hint=f"`tickless why {run.key}` says what holds those back.",
     )
 
 
@@ -259,10 +322,13 @@ def _frozen(run: Run) -> Reason:
 
 
 def _cancelled(run: Run) -> Reason:
+    hint = f"`tickless run rerun {run.key}` begins it anew when it has ended."
     if run.cancel_reason is None:
-        return Reason(code="cancelled", message="The run was cancelled; its running tasks are being stopped.")
-    code, _, text = run.cancel_reason.partition(": ")
-    return Reason(code=code, message=f"The run is ended by {code} ({text}); its running tasks are being stopped.")
+        text = "The run was cancelled; its running tasks are being stopped."
+        return Reason(code="cancelled", message=text, hint=hint)
+    code, _, why = run.cancel_reason.partition(": ")
+    text = f"The run is ended by {code} ({why}); its running tasks are being stopped."
+    return Reason(code=code, message=text, hint=hint)
 
 
 def _paused(dag_id: str, meaning: str) -> Reason:
@@ -274,7 +340,11 @@ def _paused(dag_id: str, meaning: str) -> Reason:
 
 
 def _stopping() -> Reason:
-    return Reason(code="stopping_daemon", message="The daemon is stopping and admits nothing more.")
+    return Reason(
+        code="stopping_daemon",
+        message="The daemon is stopping and admits nothing more.",
+        hint="What waits goes on when it is started again.",
+    )
 
 
 def _reason(

@@ -99,7 +99,11 @@ class RequestDesk:
         self._tasks: anyio.abc.TaskGroup | None = None
         self._turn = anyio.CapacityLimiter(AT_ONCE)
         for executor in executors:
-            executor.on_requests(partial(self._take, executor))
+            self.listen_to(executor)
+
+    def listen_to(self, executor: Executor) -> None:
+        """Serve the tasks of this executor, too."""
+        executor.on_requests(partial(self._take, executor))
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Serve for ever."""

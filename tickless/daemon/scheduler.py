@@ -63,11 +63,13 @@ class Scheduler:
         publish: Callable[[Effect], None],
         prepare: Callable[[], Awaitable[None]] | None = None,
         logs: LogStore | None = None,
+        stand_in: Callable[[str], Executor] | None = None,
     ) -> None:
-        """`publish` is told each effect that is released. `prepare` is called before each rebuild: it brings
+        """`stand_in` makes an executor that the configuration has no more, for what it still holds. `publish` is told each effect that is released. `prepare` is called before each rebuild: it brings
         a private Postgres and the launcher back if they died. `logs` are deleted with the runs that wrote them."""
         self._store = store
-        self._executors = executors
+        self._executors = dict(executors)
+        self._stand_in = stand_in
         self._clock = clock
         self._limits = limits
         self._routing = routing
@@ -78,7 +80,7 @@ class Scheduler:
         self._prepare = prepare
         self._poison = Poison()
         for executor in executors.values():
-            executor.on_lost_connection(partial(self._connection_lost, executor))
+            self._listen_to(executor)
         self._term: Term | None = None
         self._tasks: anyio.abc.TaskGroup | None = None
         self._is_stopping = False
@@ -215,6 +217,12 @@ class Scheduler:
             engine.schedules.refused = frozenset(self._poison.run_ids)
         engine.is_stopping = self._is_stopping
         decision = engine.restore(snapshot, self._clock.now())
+        for attempt in engine.attempts.values():
+            name = attempt.row.executor
+            if name not in self._executors and self._stand_in is not None:
+                self._executors[name] = self._stand_in(name)
+                self._listen_to(self._executors[name])
+                log.warning("executor.retired", executor=name)
         term = Term(
             engine=engine,
             store=self._store,
@@ -253,6 +261,9 @@ class Scheduler:
             backoff = min(backoff * 2, LAST_BACKOFF_SECONDS)
             if self._prepare is not None:
                 await self._prepare()
+
+    def _listen_to(self, executor: Executor) -> None:
+        executor.on_lost_connection(partial(self._connection_lost, executor))
 
     def _connection_lost(self, executor: Executor) -> None:
         if self._tasks is not None and self._term is not None and not self._term.is_over:

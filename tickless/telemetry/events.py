@@ -138,6 +138,13 @@ _SPECS = (
     _spec("debug", "executor.attached", "executor", "executor {executor} attached", "It said what it knows."),
     _spec(
         "warning",
+        "executor.retired",
+        "executor",
+        "executor {executor} is not in the configuration any more",
+        "What it holds is let end; nothing new is sent to it.",
+    ),
+    _spec(
+        "warning",
         "executor.lost",
         "executor error",
         "executor {executor} is away[: {error}]",

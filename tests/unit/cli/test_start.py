@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from importlib import import_module
@@ -9,7 +10,7 @@ from importlib import import_module
 import click
 import pytest
 
-from tickless.cli.main import COMMANDS
+from tickless.cli.main import COMMANDS, cli
 from tickless.cli.output import cell, duration, emit_table
 from tickless.cli.ref import task_and_index
 
@@ -40,6 +41,42 @@ def imported_by(*words: str) -> set[str]:
 @pytest.mark.parametrize("words", [["--help"], ["--version"]])
 def test_help_and_version_import_nothing_heavy(words: list[str]) -> None:
     assert imported_by(*words) & _HEAVY == set()
+
+
+def test_root_help_and_version_import_no_command() -> None:
+    """Nor anything of ours that only commands need."""
+    for words in ("--help", "--version"):
+        modules = imported_by(words)
+        assert not {entry.where.partition(":")[0] for entry in COMMANDS.values()} & modules
+        assert not {"tickless.core", "tickless.daemon", "tickless.store"} & modules
+
+
+def test_no_help_of_any_command_imports_what_a_daemon_needs() -> None:
+    """The whole tree in one process: what one of them imports shows."""
+    lines = [["--help"], *([*path, "--help"] for path in _every_command())]
+    assert len(lines) > 40
+    code = (
+        "import sys, json; from tickless.cli.main import run\n"
+        f"for words in json.loads({json.dumps(json.dumps(lines))}):\n"
+        "    assert run(words) == 0, words\n"
+        "print('MODULES', *sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    modules = set(done.stderr.rpartition("MODULES")[2].split())
+    # Every noun that speaks to the daemon needs the client; nothing else of the list.
+    assert modules & _HEAVY == {"http.client"}
+    assert not {name for name in modules if name.startswith(("tickless.daemon", "tickless.store", "tickless.api"))}
+
+
+def _every_command() -> list[list[str]]:
+    found = []
+    with click.Context(cli) as root:
+        for name in cli.list_commands(root):
+            command = cli.get_command(root, name)
+            found.append([name])
+            if isinstance(command, click.Group):
+                found += [[name, verb] for verb in command.list_commands(root)]
+    return found
 
 
 def test_a_client_command_imports_only_the_http_client() -> None:
