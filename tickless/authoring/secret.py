@@ -12,10 +12,12 @@ import json
 import logging
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tickless.model.connection import ConnectionFields
 from tickless.model.secret import MIN_LENGTH, Mask, is_sensitive
+
+if TYPE_CHECKING:  # it brings urllib along, which every zygote would load
+    from tickless.model.connection import ConnectionFields
 
 _LINE_LENGTH = 16
 """Lines of a secret (a private key) that are as long are secrets by themselves: logs are read line by line."""

@@ -73,7 +73,8 @@ def _say_end(ended: AttemptEnded) -> None:
     took = (row.ended_at - row.started_at).total_seconds() if row.ended_at and row.started_at else None
     again = ", tried again" if ended.task_state is TaskState.UP_FOR_RETRY else ""
     error = f": {safe(row.error.strip().rsplit(chr(10), 1)[-1])}" if row.error else ""
-    say(f"    {ended.task_state if not again else row.state} after {duration(took)}{again}{error}")
+    name = row.task_id if row.map_index < 0 else f"{row.task_id}[{row.map_index}]"
+    say(f"    {name}: {ended.task_state if not again else row.state} after {duration(took)}{again}{error}")
 
 
 def _say_result(outcome: Outcome) -> None:

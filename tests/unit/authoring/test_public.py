@@ -59,3 +59,8 @@ def test_libraries_are_loaded_where_they_are_used(dag: str, libraries: set[str])
     made = "from tickless import *\nfrom tickless.authoring import registry\nwith DAG('x'):\n "
     loaded = loaded_by(f"{made}{dag}\nregistry.collect()\nregistry.prepare()")
     assert loaded & {"jinja2", "jsonschema"} == libraries
+
+
+def test_a_process_that_waits_for_its_task_has_loaded_no_more_than_it_needs() -> None:
+    """Each page that a zygote has is one that its forks may have to copy."""
+    assert not loaded_by("import tickless.runner.zygote") & {"urllib", "jinja2", "jsonschema", "http", "asyncio", "ssl"}
