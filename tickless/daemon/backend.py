@@ -188,10 +188,13 @@ class DaemonBackend:
         try:
             return explain_schedule(self._scheduler.engine, dag_id, self._clock.now())
         except Unavailable as error:
-            return [Reason(code="recovering", message=f"Nothing is scheduled now: {error.message}.", hint=error.hint)]
+            return [self._undecided(error)]
 
     async def explain(self, run: RunKey, task_id: str | None, map_index: int) -> Sequence[Reason]:
-        engine = self._scheduler.engine
+        try:
+            engine = self._scheduler.engine
+        except Unavailable as error:
+            return [self._undecided(error)]
         now = self._clock.now()
         live = engine.runs.get(run)
         if live is None:
@@ -206,6 +209,16 @@ class DaemonBackend:
         if live.created_upto <= live.plan.index_of[task_id]:
             return explain_run(engine, live, now)[:1]
         return await self._explain_finished(run, task_id, map_index)
+
+    def _undecided(self, error: Unavailable) -> Reason:
+        """Why nothing at all is decided here now."""
+        if self._health.is_leader:
+            return Reason(code="recovering", message=f"Nothing is decided now: {error.message}.", hint=error.hint)
+        return Reason(
+            code="standby",
+            message="This daemon stands by: another one on the same database leads, and decides.",
+            hint="Ask that one; this one takes over when it ends.",
+        )
 
     async def _explain_finished(self, run: RunKey, task_id: str | None, map_index: int) -> Sequence[Reason]:
         found = await self._reader.run(run)
