@@ -131,7 +131,7 @@ def test_the_first_look_reports_every_file_once(tmp_path: Path, folder: Path) ->
             ]
             assert recorder.dag_ids() == {"empty.py": [], "good.py": ["good"]}
             problem = recorder.problems["broken.py"]
-            assert problem.error.startswith("ModuleNotFoundError: No module named 'nowhere'")
+            assert (problem.error or "").startswith("ModuleNotFoundError: No module named 'nowhere'")
             assert problem.line == 1
             assert "import nowhere" in (problem.traceback or "")
             assert recorder.warnings[0].startswith("out is left out")
