@@ -12,8 +12,10 @@ from tests.support.store import NOW, Subject, attempt, change, instance, new, ru
 from tickless.core.decision import Write
 from tickless.core.snapshot import Snapshot
 from tickless.errors import Conflict, Unavailable, Unstorable
+from tickless.model.backfill import BackfillKey, BackfillRow, Reprocess
 from tickless.model.id import UNMAPPED, AttemptId, Epoch, RunKey, TaskId, TaskKey, VersionKey
-from tickless.model.row import DagRow, DagVanishedRow, InstanceTally, MapRow, PoolRow, RequestDone, XComRow
+from tickless.model.row import DagGone, DagRow, DagVanishedRow, InstanceTally, MapRow, PoolRow, RequestDone, XComRow
+from tickless.model.schedule import ScheduleKind, ScheduleSpec
 from tickless.model.state import AttemptState, EndReason, RunState, TaskState
 from tickless.store.base import ImportProblem, QuarantinedEvent, Store
 
@@ -548,3 +550,74 @@ async def test_import_problems_are_recorded_replaced_and_cleared(subject: Subjec
     assert await subject.import_errors() == {("dags", "b.py"): "four"}
     await store.set_import_problems(epoch, [])
     assert await subject.import_errors() == {("dags", "b.py"): "four"}
+
+
+# ---- backfills ----------------------------------------------------------------------------------------------------
+
+
+def backfill(key: int = 1, **rest: Any) -> BackfillRow:
+    schedule = ScheduleSpec(
+        kind=ScheduleKind.CRON, text="@daily", crons=("0 0 * * *",), timezone="UTC", has_intervals=True, start_at=NOW
+    )
+    defaults: dict[str, Any] = {
+        "key": BackfillKey(key),
+        "dag_id": "etl",
+        "schedule": schedule,
+        "from_at": NOW - timedelta(days=3),
+        "to_at": NOW - timedelta(days=1),
+        "reprocess": Reprocess.FAILED,
+        "max_active": 3,
+        "is_backwards": True,
+        "conf": '{"z": 1.50, "a": "ü"}',
+        "created_at": NOW,
+    }
+    return BackfillRow(**defaults | rest)
+
+
+async def test_a_backfill_comes_back_as_it_was_written_and_as_it_was_changed(store: Store, epoch: Epoch) -> None:
+    await store.flush(epoch, new(backfill(), run(2, backfill=BackfillKey(1))))
+    assert (await store.load()).backfills == [backfill()]
+    assert (await store.load()).runs[-1].backfill == 1
+    changed = backfill(place=NOW, made=2, passed=3, is_paused=True, cancelled_at=NOW)
+    await store.flush(epoch, [Write(changed)])
+    loaded = await store.load()
+    assert loaded.backfills == [changed] and loaded.last_backfill == 1
+
+
+@pytest.mark.parametrize(("last", "is_loaded"), [(None, True), (timedelta(days=1), True), (timedelta(hours=23), False)])
+async def test_a_completed_backfill_is_loaded_until_the_schedule_is_past_it(
+    store: Store, epoch: Epoch, last: timedelta | None, is_loaded: bool
+) -> None:
+    done = backfill(completed_at=NOW)
+    start = NOW - last if last is not None else None
+    await store.flush(
+        epoch, [Write(done), Write(DagRow(dag_id="etl", last_interval_start=start, last_interval_end=NOW))]
+    )
+    loaded = await store.load()
+    assert loaded.backfills == ([done] if is_loaded else []) and loaded.last_backfill == 1
+
+
+async def test_runs_in_the_way_of_slots_are_found_by_date_and_by_name(store: Store, epoch: Epoch) -> None:
+    days = [NOW - timedelta(days=number) for number in range(4)]
+    rows = [
+        run(2, logical_date=days[1], state=RunState.FAILED),
+        run(3, logical_date=days[1], state=RunState.SUCCESS),
+        run(4, run_id="taken"),
+        run(5, logical_date=days[3]),
+        run(6, logical_date=days[1], dag_id="other"),
+    ]
+    await store.flush(epoch, new(*rows))
+    found = await store.slot_runs("etl", days[:3], ["taken", "free"])
+    assert [(each.key, each.run_id, each.logical_date, each.state) for each in found] == [
+        (2, "manual__2", days[1], "failed"),
+        (3, "manual__3", days[1], "success"),
+        (4, "taken", None, "running"),
+    ]
+    assert await store.slot_runs("etl", [], []) == []
+
+
+async def test_backfills_go_with_their_dag_and_their_numbers_are_not_given_again(store: Store, epoch: Epoch) -> None:
+    await store.flush(epoch, new(version(2, dag_id="gone", number=1), backfill(7, dag_id="gone"), backfill(3)))
+    await store.flush(epoch, [Write(backfill(7, dag_id="gone", made=1)), Write(DagGone(dag_id="gone"))])
+    loaded = await store.load()
+    assert [row.key for row in loaded.backfills] == [3] and loaded.last_backfill == 7

@@ -58,7 +58,7 @@ async def test_every_statement_works_and_the_daemon_understands_what_it_asks_for
                 read(command)
             assert [start_of(request).dag_id for request in requests] == ["etl", "etl"]
             asked = [line for line in STATEMENTS if line.startswith("SELECT") and "trigger_dag" not in line]
-            assert len(commands) == len(asked) == 9
+            assert len(commands) == len(asked) == 13
         finally:
             await owner.execute("drop owned by app; drop role app")
 

@@ -169,7 +169,7 @@ class Shop:
 
     async def start_run(self, dag_id: str = "chain", **fields: Any) -> int:
         started = await self.scheduler.decide(StartRun(dag_id=dag_id, **fields))
-        assert started is not None
+        assert isinstance(started, RunStarted)
         return started.run
 
     def attempt(self, run: int, task_id: str) -> AttemptRow:
@@ -327,7 +327,8 @@ async def test_an_unknown_outcome_is_said_and_asking_again_finds_or_starts_the_r
         await shop.start_run(idempotency_key="k")
     await shop.rebuilt()
     again = await shop.scheduler.decide(StartRun(dag_id="chain", idempotency_key="k"))
-    assert again == RunStarted(run=RunKey(1), run_id=again.run_id if again else "", is_new=not is_committed)
+    assert isinstance(again, RunStarted)
+    assert again == RunStarted(run=RunKey(1), run_id=again.run_id, is_new=not is_committed)
     await shop.finish(1, "a", "b")
     assert [(row.key, row.state) for row in shop.store.runs.values()] == [(1, "success")]
     assert shop.executor.submitted.count("b") == 1

@@ -25,11 +25,12 @@ from tickless.api.base import Altered, Preview, Reason, Status
 from tickless.api.server import ApiServer
 from tickless.api.watch import RunWatch
 from tickless.clock import SystemClock
-from tickless.core.commands import RunStarted, StartRun
+from tickless.core.commands import ControlBackfill, CreateBackfill, RunStarted, StartRun
 from tickless.core.decision import AttemptEnded, Launch, RunChanged
 from tickless.daemon.secrets import Secrets
-from tickless.errors import NotFound, Refused, Unavailable
+from tickless.errors import NotFound, Refused, Unavailable, UserError
 from tickless.logs.files import LogFiles
+from tickless.model.backfill import BackfillKey, SlotPlan
 from tickless.model.id import UNMAPPED, AttemptId, Epoch, RunKey, TaskId, TaskKey, VersionKey
 from tickless.model.layout import Layout, lay_out
 from tickless.model.row import AttemptRow, EventRow, InstanceRow, NoteRow, RunRow, VersionRow
@@ -40,6 +41,7 @@ from tickless.schedule.timetable import upcoming
 from tickless.store.memory import MemoryStore
 from tickless.store.pool import ReadPool
 from tickless.store.reader import (
+    BackfillInfo,
     DagInfo,
     EventInfo,
     EventQuery,
@@ -133,13 +135,25 @@ class FakeReader(Reader):
         states: Sequence[RunState] = (),
         before: RunKey | None = None,
         limit: int = 50,
+        backfill: int | None = None,
     ) -> list[RunInfo]:
         rows = [
             row
             for key, row in sorted(self.run_rows.items(), reverse=True)
-            if dag_id in (None, row.dag_id) and (not states or row.state in states) and (before is None or key < before)
+            if dag_id in (None, row.dag_id)
+            and backfill in (None, row.backfill)
+            and (not states or row.state in states)
+            and (before is None or key < before)
         ]
         return [RunInfo(row=row, version_number=1) for row in rows[:limit]]
+
+    async def backfills(
+        self, *, dag_id: str | None = None, is_open: bool = False, before: int | None = None, limit: int = 50
+    ) -> list[BackfillInfo]:
+        return []
+
+    async def backfill(self, key: int) -> BackfillInfo | None:
+        return None
 
     async def run(self, key: RunKey) -> RunInfo | None:
         row = self.run_rows.get(key)
@@ -273,6 +287,21 @@ class FakeBackend:
         if dag_id not in self.reader.dag_ids:
             raise NotFound(f"there is no DAG {dag_id!r}")
         (self.reader.paused.add if is_paused else self.reader.paused.discard)(dag_id)
+
+    async def create_backfill(self, command: CreateBackfill) -> BackfillKey:
+        self._check()
+        raise UserError(f"DAG {command.dag_id!r} has no schedule, so it has no slots to run")
+
+    async def preview_backfill(self, command: CreateBackfill, after: datetime | None, limit: int) -> Sequence[SlotPlan]:
+        self._check()
+        raise UserError(f"DAG {command.dag_id!r} has no schedule, so it has no slots to run")
+
+    async def control_backfill(self, command: ControlBackfill) -> None:
+        self._check()
+        raise NotFound(f"there is no backfill {command.backfill}")
+
+    def explain_backfill(self, key: BackfillKey) -> str | None:
+        return None
 
     def upcoming(self, dag: DagInfo, count: int) -> Sequence[Slot]:
         if dag.schedule is None:

@@ -68,6 +68,18 @@ def picture(engine: Engine) -> dict[str, Any]:
             for each in slots.values()
             if each.used > 0
         },
+        "backfills": {
+            key: (each.image(), each.is_filled, [run.key for run in each.queued])
+            for key, each in engine.backfills.active.items()
+        },
+        "backfills of DAGs": {
+            dag.dag_id: (
+                sorted(dag.backfills),
+                sorted(b.row.key for b in dag.past_backfills if b.is_ahead_of(dag.last)),
+            )
+            for dag in engine.dags.values()
+            if dag.last_number
+        },
         "queued runs": {dag.dag_id: [run.key for run in dag.queued] for dag in engine.dags.values() if dag.queued},
         "last numbers": {dag.dag_id: dag.last_number for dag in engine.dags.values() if dag.last_number},
         "current": {dag_id: plan.version.key for dag_id, plan in engine.current.items()},
@@ -97,6 +109,7 @@ def semaphores(engine: Engine) -> list[Semaphore]:
         *engine.pools.values(),
         *engine.executors.values(),
         *(run.slots for run in engine.runs.values()),
+        *(each.active_runs for each in engine.backfills.active.values()),
         *(each for dag in current for each in (dag.active_runs, dag.total)),
     ]
 

@@ -25,19 +25,23 @@ from typing import Any
 from tests.support.builders import decode_spec, make_dag, parsed
 from tests.support.clock import VirtualClock
 from tickless.core import commands, events
+from tickless.core.backfills import name_of
 from tickless.core.choice import XCOM_CHOICE_KEY
 from tickless.core.decision import (
     AckReport,
+    BackfillChanged,
     DagPaused,
     Decision,
     Effect,
     Launch,
     RunChanged,
     SlotsSkipped,
+    SlotsWanted,
     StopAttempt,
 )
 from tickless.core.engine import Engine
-from tickless.core.record import Instance
+from tickless.core.record import Backfill, Instance
+from tickless.model.backfill import BackfillKey
 from tickless.model.dag import DagSpec
 from tickless.model.id import UNMAPPED, AttemptId, Epoch, RunKey, TaskId, TaskKey
 from tickless.model.limit import Limits, Routing
@@ -226,6 +230,35 @@ class Playbook:
     def unpause(self, dag_id: str = "dag") -> Outcome:
         return self.when(commands.UnpauseDag(dag_id=dag_id))
 
+    def backfill(
+        self, from_at: datetime, to_at: datetime, *, dag_id: str = "dag", fill: bool = True, **options: Any
+    ) -> Outcome:
+        """Create a backfill, and bring it what it wants."""
+        outcome = self.when(commands.CreateBackfill(dag_id=dag_id, from_at=from_at, to_at=to_at, **options))
+        return self.fill() if fill else outcome
+
+    def control_backfill(self, verb: str, key: int = 1) -> Outcome:
+        return self.when(commands.ControlBackfill(backfill=BackfillKey(key), verb=commands.BackfillVerb(verb)))
+
+    def slots_of(self, backfill: Backfill, most: int) -> commands.FillSlots:
+        """What the shell reads for a backfill."""
+        slots = self.engine.backfills.next_slots(backfill, most)
+        dates, names = [slot.start for slot in slots], [name_of(slot) for slot in slots]
+        return commands.FillSlots(
+            backfill=backfill.row.key,
+            place=backfill.place,
+            slots=tuple(slots),
+            taken=tuple(self.store.slot_runs_now(backfill.row.dag_id, dates, names)),
+            last_run=self.engine.last_run,
+        )
+
+    def fill(self, most: int = 5) -> Outcome:
+        """Bring backfills what they want until they can make no more runs."""
+        decisions: list[Decision] = []
+        while wanting := self.engine.backfills.wanting():
+            decisions += self.when(self.slots_of(wanting[0], most)).decisions
+        return Outcome(self, decisions or [Decision()], self.clock.now())
+
     def reload(self, limits: Limits | None = None, routing: Routing | None = None) -> Outcome:
         """The configuration was reloaded."""
         self.limits, self.routing = limits or self.limits, routing or self.routing
@@ -290,7 +323,7 @@ class Playbook:
         return [row.state.value for _, row in sorted(self.store.runs.items())]
 
     def slots(self) -> list[str]:
-        """When the slots of the committed scheduled runs were due, in the order in which they were made."""
+        """When the slots of the committed runs were due, in the order in which they were made."""
         return [f"{row.run_after:%H:%M:%S}" for _, row in sorted(self.store.runs.items()) if row.run_after is not None]
 
     def in_state(self, state: str) -> list[str]:
@@ -322,6 +355,10 @@ class Playbook:
                 return f"{which} {effect.state}"
             case DagPaused():
                 return f"{'pause' if effect.is_paused else 'unpause'} {effect.dag_id}"
+            case BackfillChanged():
+                return f"backfill {effect.backfill} {effect.step}"
+            case SlotsWanted():
+                return None
             case SlotsSkipped():
                 return f"skip {effect.first:%H:%M:%S} to {effect.before:%H:%M:%S}"
             case AckReport() if acks:

@@ -12,7 +12,21 @@ from tickless.api.access import Access, access, check_every_route
 from tickless.api.base import Backend
 from tickless.api.context import no_strangers
 from tickless.api.document import ABOUT, document
-from tickless.api.routes import alteration, connection, daemon, dag, event, note, pool, run, secret, task, variable, why
+from tickless.api.routes import (
+    alteration,
+    backfill,
+    connection,
+    daemon,
+    dag,
+    event,
+    note,
+    pool,
+    run,
+    secret,
+    task,
+    variable,
+    why,
+)
 
 PREFIX = "/api/v1"
 MAX_BODY_BYTES = 1024 * 1024
@@ -41,7 +55,7 @@ def make_app(backend: Backend | None) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.backend = backend
-    for noun in (dag, run, task, why, pool, secret, variable, connection, daemon, alteration, note, event):
+    for noun in (dag, run, task, why, pool, secret, variable, connection, daemon, alteration, backfill, note, event):
         app.include_router(noun.router, prefix=PREFIX, dependencies=[Depends(no_strangers)])
     app.include_router(_schema, prefix=PREFIX)
     app.include_router(daemon.health)

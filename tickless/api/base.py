@@ -12,9 +12,10 @@ from datetime import datetime
 from typing import Protocol
 
 from tickless.api.watch import RunWatch
-from tickless.core.commands import RunStarted, StartRun
+from tickless.core.commands import ControlBackfill, CreateBackfill, RunStarted, StartRun
 from tickless.core.explain import Reason as Reason
 from tickless.logs.base import LogStore
+from tickless.model.backfill import BackfillKey, SlotPlan
 from tickless.model.connection import ConnectionFields
 from tickless.model.id import RunKey, TaskKey
 from tickless.model.layout import Layout
@@ -150,6 +151,20 @@ class Backend(Protocol):
 
     async def pause_dag(self, dag_id: str, *, is_paused: bool, actor: str) -> None:
         """Pause or unpause a DAG. NotFound for one that was never known."""
+        ...
+
+    async def create_backfill(self, command: CreateBackfill) -> BackfillKey: ...
+
+    async def preview_backfill(self, command: CreateBackfill, after: datetime | None, limit: int) -> Sequence[SlotPlan]:
+        """The slots behind a place that it would deal with, and how, as things are now."""
+        ...
+
+    async def control_backfill(self, command: ControlBackfill) -> None:
+        """Refused when it is completed."""
+        ...
+
+    def explain_backfill(self, key: BackfillKey) -> str | None:
+        """What holds an uncompleted backfill back, in a sentence."""
         ...
 
     async def layout(self, version: VersionRow) -> Layout:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, cast
+import json
+from typing import Annotated, Any, cast
 
 from fastapi import Depends, Request
 
@@ -69,3 +70,27 @@ async def find_instance(backend: Backend, run: int, task_id: str, map_index: int
 def page_size(limit: int) -> int:
     """The limit that the store will use."""
     return max(1, min(limit, MAX_PAGE))
+
+
+def conf_text(conf: dict[str, Any]) -> str:
+    """The conf as JSON text that Postgres takes, or UserError."""
+    try:
+        text = json.dumps(conf, allow_nan=False, ensure_ascii=False)
+        text.encode()
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"conf cannot be stored: {error}") from error
+    if "\\u0000" in text and _has_nul(conf):  # the cheap look first: it also finds a backslash before u0000
+        raise UserError("conf cannot be stored: it has a NUL character")
+    return text
+
+
+def _has_nul(value: Any) -> bool:
+    match value:
+        case str():
+            return "\0" in value
+        case dict():
+            return any(_has_nul(part) for item in value.items() for part in item)
+        case list():
+            return any(_has_nul(part) for part in value)
+        case _:
+            return False

@@ -38,5 +38,7 @@ def _zoned(value: datetime) -> datetime:
 
 Instant = Annotated[datetime, Field(strict=False), BeforeValidator(_written), AfterValidator(_zoned)]
 """A moment that somebody sends, with its time zone."""
+Moment = Annotated[datetime, Field(strict=False), BeforeValidator(_written)]
+"""The same; without a time zone it is in one that follows from something else."""
 Lax = Field(strict=False)
 """For enums in a body: JSON has only their texts."""

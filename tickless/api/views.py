@@ -12,6 +12,7 @@ from pydantic import Field
 
 from tickless.api.shape import View
 from tickless.core.record import MARKED_RUN
+from tickless.model.backfill import Reprocess, SlotPlan
 from tickless.model.dag import DagSpec
 from tickless.model.layout import Layout
 from tickless.model.row import AttemptRow, NoteRow, VersionRow
@@ -19,7 +20,7 @@ from tickless.model.schedule import Slot
 from tickless.model.secret import is_sensitive
 from tickless.model.setting import Connection, Variable
 from tickless.model.state import FINISHED_RUN_STATES, AttemptState, EndReason, RunState, TaskState
-from tickless.store.reader import DagInfo, ImportErrorInfo, InstanceInfo, PoolInfo, RunInfo
+from tickless.store.reader import BackfillInfo, DagInfo, ImportErrorInfo, InstanceInfo, PoolInfo, RunInfo
 
 V = TypeVar("V")
 
@@ -79,6 +80,8 @@ class RunView(View):
     """dagrun_timeout, fail_fast, marked_success or marked_failed, in a sentence. None: somebody cancelled it, or nobody
     ended it."""
     frozen: str | None
+    backfill: int | None
+    """The backfill that made it."""
     tasks: dict[str, int] | None = None
     """Task instances by state; None = not asked for."""
     note: NoteView | None = None
@@ -114,8 +117,92 @@ class RunView(View):
             cancelled_by=cancelled_by,
             cancel_reason=row.cancel_reason,
             frozen=row.frozen,
+            backfill=row.backfill,
             tasks=None if counts is None else {state.value: count for state, count in counts.items()},
             note=NoteView.of(note),
+        )
+
+
+class BackfillView(View):
+    """A backfill."""
+
+    backfill: int
+    """Its number."""
+    dag_id: str
+    state: str
+    """running, paused, cancelled (runs of it have not ended yet) or completed."""
+    schedule: str
+    from_at: datetime
+    to_at: datetime
+    reprocess: Reprocess
+    max_active: int
+    backwards: bool
+    conf: Any
+    created_at: datetime
+    place: datetime | None
+    """Of the last slot that it has dealt with."""
+    made: int
+    """Runs that it has made."""
+    passed: int
+    """Slots that it has passed over because they have a run already."""
+    runs: dict[str, int]
+    """Its runs by state; deleted ones are not in it."""
+    cancelled_at: datetime | None
+    completed_at: datetime | None
+    why: str | None = None
+    """What holds it back; only of one that is not completed, and where one is asked for."""
+
+    @staticmethod
+    def of(info: BackfillInfo, why: str | None = None) -> BackfillView:
+        row = info.row
+        state = "paused" if row.is_paused else "running"
+        if row.completed_at is not None:
+            state = "completed"
+        elif row.cancelled_at is not None:
+            state = "cancelled"
+        return BackfillView(
+            backfill=row.key,
+            dag_id=row.dag_id,
+            state=state,
+            schedule=row.schedule.text,
+            from_at=row.from_at,
+            to_at=row.to_at,
+            reprocess=row.reprocess,
+            max_active=row.max_active,
+            backwards=row.is_backwards,
+            conf=json.loads(row.conf),
+            created_at=row.created_at,
+            place=row.place,
+            made=row.made,
+            passed=row.passed,
+            runs={state.value: count for state, count in info.runs.items()},
+            cancelled_at=row.cancelled_at,
+            completed_at=row.completed_at,
+            why=why,
+        )
+
+
+class BackfillSlotView(View):
+    """What a backfill would do with a slot."""
+
+    run_after: datetime
+    data_interval_start: datetime
+    data_interval_end: datetime
+    is_run: bool
+    """It gets a run; false: it is passed over."""
+    run: int | None
+    """The latest run that it has already."""
+    run_state: str | None
+
+    @staticmethod
+    def of(plan: SlotPlan) -> BackfillSlotView:
+        return BackfillSlotView(
+            run_after=plan.slot.run_after,
+            data_interval_start=plan.slot.start,
+            data_interval_end=plan.slot.end,
+            is_run=plan.is_run,
+            run=plan.run.key if plan.run is not None else None,
+            run_state=plan.run.state if plan.run is not None else None,
         )
 
 

@@ -58,8 +58,8 @@ class Client:
     def get(self, path: str, **query: object) -> Any:
         return self.call("GET", path, query=query)
 
-    def post(self, path: str, body: object = None) -> Any:
-        return self.call("POST", path, body=body)
+    def post(self, path: str, body: object = None, **query: object) -> Any:
+        return self.call("POST", path, query=query, body=body)
 
     def put(self, path: str, body: object) -> Any:
         return self.call("PUT", path, body=body)

@@ -23,6 +23,7 @@ COMMANDS = {
     "status": Lazy("tickless.cli.daemon:status", "Say how the scheduler is; exit code 0 once it is ready."),
     "dag": Lazy("tickless.cli.dag:dag", "DAGs and the errors in their files.", ("dags",)),
     "run": Lazy("tickless.cli.run:run", "Start, list, show and cancel dag runs.", ("runs",)),
+    "backfill": Lazy("tickless.cli.backfill:backfill", "Run a schedule over the past.", ("backfills",)),
     "task": Lazy("tickless.cli.task:task", "Task instances of a run, and their logs.", ("tasks",)),
     "why": Lazy("tickless.cli.why:why", "Say why a run or a task does not run."),
     "audit": Lazy("tickless.cli.audit:audit", "Who asked for what."),

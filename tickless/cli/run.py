@@ -113,13 +113,14 @@ def watch(ctx: click.Context, run_ref: str, timeout: float | None) -> int:
 @click.option(
     "--state", type=click.Choice(_STATES), multiple=True, help="Only runs in this state; may be given more than once."
 )
+@click.option("--backfill", type=click.IntRange(1), metavar="BACKFILL", help="Only runs that this backfill has made.")
 @click.option("--limit", type=click.IntRange(1), default=25, show_default=True, help="How many, newest first.")
 @click.pass_context
-def list_runs(ctx: click.Context, dag: str | None, state: tuple[str, ...], limit: int) -> None:
+def list_runs(ctx: click.Context, dag: str | None, state: tuple[str, ...], backfill: int | None, limit: int) -> None:
     """List runs, newest first."""
     options = options_of(ctx)
     client = Client(options.socket)
-    found = every_page(client, "/runs", cursor="before", most=limit, dag_id=dag, state=state or None)
+    found = every_page(client, "/runs", cursor="before", most=limit, dag_id=dag, state=state or None, backfill=backfill)
     if options.is_json:
         return emit_json(found)
     emit_table([_row(item) for item in found], _COLUMNS)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from tickless.model.backfill import DEFAULT_MAX_ACTIVE, BackfillKey, Reprocess, SlotRun
 from tickless.model.id import RunKey
 from tickless.model.row import (
     CommandProgress,
@@ -17,6 +18,7 @@ from tickless.model.row import (
     RunRow,
     VersionRow,
 )
+from tickless.model.schedule import Slot
 from tickless.model.state import RunState
 
 
@@ -156,6 +158,56 @@ class UnpauseDag:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CreateBackfill:
+    """Run the schedule of a DAG over the past. The reply is a `BackfillCreated`."""
+
+    dag_id: str
+    from_at: datetime
+    to_at: datetime
+    """Both are places of slots (`schedule.span`) and included. Naive: in the time zone of the schedule."""
+    reprocess: Reprocess = Reprocess.NONE
+    max_active: int = DEFAULT_MAX_ACTIVE
+    is_backwards: bool = False
+    conf: str = "{}"
+    actor: str | None = None
+    """Who asks, for the audit; None: it is told with the request's row."""
+    request_id: int | None = None
+    """The row of `command` that this comes from."""
+
+
+class BackfillVerb(StrEnum):
+    """What may be done to a backfill."""
+
+    PAUSE = "pause"  # it makes no runs, and none of its queued ones starts
+    UNPAUSE = "unpause"
+    CANCEL = "cancel"  # it makes no more runs, and its queued ones end; what runs goes on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlBackfill:
+    """Pause, unpause or cancel."""
+
+    backfill: BackfillKey
+    verb: BackfillVerb
+    actor: str | None = None
+    request_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FillSlots:
+    """Deal with the next slots of a backfill. The engine keeps no finished runs: their rows come with the command."""
+
+    backfill: BackfillKey
+    place: datetime | None
+    """Where it was when the rows were read."""
+    slots: tuple[Slot, ...]
+    taken: tuple[SlotRun, ...]
+    """Every run that has one of these logical dates, or a name that the runs would get; oldest first."""
+    last_run: RunKey
+    """The highest run key when the rows began to be read; all up to it were in them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StopAdmitting:
     """The daemon is about to exit: admit nothing more. What runs goes on."""
 
@@ -171,6 +223,9 @@ Command = (
     | DeleteRun
     | DeleteDag
     | StopAdmitting
+    | CreateBackfill
+    | ControlBackfill
+    | FillSlots
 )
 
 
@@ -181,3 +236,13 @@ class RunStarted:
     run: RunKey
     run_id: str
     is_new: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackfillCreated:
+    """Reply to CreateBackfill."""
+
+    backfill: BackfillKey
+
+
+Reply = RunStarted | BackfillCreated

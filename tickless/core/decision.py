@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 
-from tickless.core.commands import RunStarted
+from tickless.core.commands import Reply
+from tickless.model.backfill import BackfillKey, BackfillRow
 from tickless.model.id import AttemptId, TaskKey
 from tickless.model.order import StopOrder
 from tickless.model.row import (
@@ -58,6 +60,7 @@ class Write:
         | RunRemains
         | DagGone
         | NoteRow
+        | BackfillRow
     )
     expected: tuple[object, ...] | None = None
     is_insert: bool = False
@@ -128,7 +131,45 @@ class SlotsSkipped:
     before: datetime
 
 
-Effect = Launch | StopAttempt | AckReport | AttemptEnded | RunChanged | DagPaused | SlotsSkipped
+class BackfillStep(StrEnum):
+    """What can become of a backfill."""
+
+    CREATED = "created"
+    PAUSED = "paused"
+    UNPAUSED = "unpaused"
+    CANCELLED = "cancelled"
+    COMPLETED = "completed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackfillChanged:
+    """Effect: something has become of a backfill."""
+
+    backfill: BackfillKey
+    dag_id: str
+    step: BackfillStep
+    made: int
+    passed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotsWanted:
+    """Effect: a backfill can make runs; whoever reads rows is to bring what there is of its next slots."""
+
+    backfill: BackfillKey
+
+
+Effect = (
+    Launch
+    | StopAttempt
+    | AckReport
+    | AttemptEnded
+    | RunChanged
+    | DagPaused
+    | SlotsSkipped
+    | BackfillChanged
+    | SlotsWanted
+)
 
 
 @dataclass(slots=True)
@@ -141,6 +182,6 @@ class Decision:
     """When the earliest timer is due; None = never."""
     more: bool = False
     """Work is left over: step with WorkContinued when others have had their turn."""
-    reply: RunStarted | None = None
+    reply: Reply | None = None
     stale: int = 0
     """Late or duplicate inputs that were ignored."""

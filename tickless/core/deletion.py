@@ -69,6 +69,11 @@ class Deletion:
                 f"DAG {dag_id!r} has unfinished runs, as run {first}",
                 hint=f"Pause it, and cancel them: `tickless dag pause {dag_id}`, `tickless run cancel {first}`.",
             )
+        for backfill in dag.backfills.values():
+            raise Refused(
+                f"backfill {backfill.row.key} of DAG {dag_id!r} is not completed",
+                hint=f"Cancel it: `tickless backfill cancel {backfill.row.key}`.",
+            )
         if command.is_last:
             self._quota.current.pop(dag_id, None)
             dag.forget()

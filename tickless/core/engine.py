@@ -3,7 +3,7 @@ to wake up. No clock, no I/O, no randomness, no logging. See README.md in this f
 
 This module is the front: it hands each event to the part that it concerns. The parts stand on each other in this
 order, and none calls upwards: `changes`, `quota`, `runs`, `attempts`, `stopping`, `control`, `revision`, `deletion`,
-`schedules`, `versions`, `restore`.
+`schedules`, `backfills`, `versions`, `restore`.
 
 The work of a step is proportional to what changed. What could be larger (making the instances of a wide DAG,
 cancelling them, telling thousands of downstream tasks) is put on the agenda as a generator that touches one instance
@@ -19,8 +19,9 @@ from typing import assert_never
 
 from tickless.core import commands, events
 from tickless.core.attempts import Attempts
+from tickless.core.backfills import Backfills
 from tickless.core.changes import Changes
-from tickless.core.commands import RunStarted
+from tickless.core.commands import Reply
 from tickless.core.control import Control
 from tickless.core.decision import Decision
 from tickless.core.deletion import Deletion
@@ -35,7 +36,7 @@ from tickless.core.stopping import Stopping
 from tickless.core.timers import RetryDue, RunTimeoutDue, SlotDue, TimeoutDue, Timer, TimerHeap
 from tickless.core.versions import Versions
 from tickless.model.dag import DagSpec
-from tickless.model.id import Epoch, TaskKey
+from tickless.model.id import Epoch, RunKey, TaskKey
 from tickless.model.limit import Limits, Routing
 from tickless.model.report import Finished, Lost, Started
 from tickless.model.schedule import ScheduleRules
@@ -71,6 +72,7 @@ class Engine:
         self.schedules = Schedules(
             self._changes, self._quota, self._runs, self.timers, schedule_rules or ScheduleRules()
         )
+        self.backfills = Backfills(self._changes, self._quota, self._runs, self._stopping, self.schedules.rules)
         self._versions = Versions(self._changes, self._quota, self._runs, self.schedules)
         self._decode_spec = decode_spec
         # For those who look.
@@ -105,6 +107,11 @@ class Engine:
         """The run that was worked on last: the one to blame when a step raises."""
         return self._changes.focus
 
+    @property
+    def last_run(self) -> RunKey:
+        """The highest run key ever given."""
+        return self._runs.last_run
+
     def instance(self, key: TaskKey) -> Instance | None:
         """An unfinished task instance."""
         return self._runs.instance(key)
@@ -125,6 +132,7 @@ class Engine:
             stopping=self._stopping,
             versions=self._versions,
             schedules=self.schedules,
+            backfills=self.backfills,
             timers=self.timers,
         )
         parts.fill(snapshot, self._decode_spec)
@@ -137,7 +145,7 @@ class Engine:
         the engine must be thrown away and restored from rows.
         """
         self._changes.begin(now)
-        reply: RunStarted | None = None
+        reply: Reply | None = None
         match event:
             case Started():
                 self._attempts.on_started(event)
@@ -170,13 +178,19 @@ class Engine:
                 self._deletion.delete_run(event)
             case commands.DeleteDag():
                 self._deletion.delete_dag(event)
+            case commands.CreateBackfill():
+                reply = self.backfills.create(event)
+            case commands.ControlBackfill():
+                self.backfills.control(event)
+            case commands.FillSlots():
+                self.backfills.fill(event)
             case commands.StopAdmitting():
                 self.is_stopping = True
             case _:
                 assert_never(event)
         return self._conclude(reply)
 
-    def _conclude(self, reply: RunStarted | None = None) -> Decision:
+    def _conclude(self, reply: Reply | None = None) -> Decision:
         self._work_agenda()
         self._admit_waiting()
         more = bool(self._runs.agenda) or (self.admission.has_work() and not self.is_stopping)

@@ -11,8 +11,9 @@ from datetime import datetime
 
 from tickless.core.admission import Semaphore
 from tickless.core.engine import Engine
-from tickless.core.record import Attempt, Instance, Run
+from tickless.core.record import Attempt, Backfill, Instance, Run
 from tickless.core.schedules import is_full
+from tickless.model.backfill import BackfillKey
 from tickless.model.id import UNMAPPED
 from tickless.model.state import AttemptState, RunState, TaskState
 
@@ -42,6 +43,7 @@ _HINTS = {
     "max_active_tasks_per_dag_total": "Raise [limits] max_active_tasks_per_dag_total.",
     "max_active_tis_per_dag": "Raise the task's max_active_tis_per_dag.",
     "max_active_tis_per_dagrun": "Raise the task's max_active_tis_per_dagrun.",
+    "max_active": "It is the backfill's own limit; the DAG's other runs do not count.",
     "max_active_runs_per_dag": "Raise the DAG's max_active_runs or [limits] max_active_runs_per_dag.",
 }
 
@@ -53,10 +55,15 @@ def explain_run(engine: Engine, run: Run, now: datetime) -> list[Reason]:
     if run.state is RunState.QUEUED:
         if engine.dags[run.row.dag_id].is_paused:
             return [_paused(run.row.dag_id, "none of its queued runs starts")]
-        semaphore = engine.dags[run.row.dag_id].active_runs
+        dag = engine.dags[run.row.dag_id]
+        backfill = dag.backfills.get(run.row.backfill) if run.row.backfill is not None else None
+        if backfill is not None and backfill.is_paused:
+            return [_paused_backfill(backfill)]
+        turns = backfill if backfill is not None else dag
+        semaphore = turns.active_runs
         if engine.is_stopping and not semaphore.refuses(1, None):
             return [_stopping()]
-        ahead = engine.dags[run.row.dag_id].queued.index(run)
+        ahead = turns.queued.index(run)
         return [
             _limit(
                 semaphore,
@@ -143,6 +150,27 @@ def explain_task(engine: Engine, instance: Instance, now: datetime) -> list[Reas
             ]
         case _:
             return [_reason(instance.state.value, f"It is {instance.state}.", instance)]
+
+
+def explain_backfill(engine: Engine, key: BackfillKey) -> str | None:
+    """What holds a backfill back, in a sentence; None: nothing, or it is completed."""
+    backfill = engine.backfills.active.get(key)
+    if backfill is None:
+        return None
+    dag_id, unfinished = backfill.row.dag_id, backfill.unfinished
+    if backfill.cancelled_at is not None:
+        return f"It was cancelled; {unfinished} of its runs have not ended yet."
+    if backfill.is_paused:
+        return f"It is paused; {unfinished} of its runs have not ended yet."
+    if backfill.is_filled:
+        return f"Every slot is dealt with; {unfinished} of its runs have not ended yet."
+    if engine.dags[dag_id].is_paused:
+        return f"DAG {dag_id!r} is paused: `tickless dag unpause {dag_id}` lets it go on."
+    if dag_id not in engine.current:
+        return f"No file defines DAG {dag_id!r} any more."
+    if unfinished >= backfill.active_runs.limit:
+        return f"max_active: {unfinished} of {backfill.active_runs.limit} runs of it are unfinished."
+    return None
 
 
 def explain_schedule(engine: Engine, dag_id: str, now: datetime) -> list[Reason]:
@@ -336,6 +364,15 @@ def _paused(dag_id: str, meaning: str) -> Reason:
         code="paused",
         message=f"DAG {dag_id!r} is paused: {meaning}.",
         hint=f"`tickless dag unpause {dag_id}` lets it go on.",
+    )
+
+
+def _paused_backfill(backfill: Backfill) -> Reason:
+    key = backfill.row.key
+    return Reason(
+        code="backfill_paused",
+        message=f"Backfill {key} is paused: none of its queued runs starts.",
+        hint=f"`tickless backfill unpause {key}` lets it go on.",
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from tickless.core.admission import Admission, Group, Needs, Semaphore
 from tickless.core.plan import DagPlan
-from tickless.core.record import DagState, Instance, Run
+from tickless.core.record import Backfill, DagState, Instance, Run
 from tickless.model.dag import TaskSpec
 from tickless.model.limit import Limits, Routing
 from tickless.model.row import AttemptRow
@@ -43,6 +43,12 @@ class Quota:
             )
             self.apply_dag_limits(dag)
         return dag
+
+    def turns(self, run: Run) -> DagState | Backfill:
+        """Where a run stands in turn with others: at its backfill as long as that is not completed, else its DAG."""
+        dag = self.dag(run.row.dag_id)
+        backfill = dag.backfills.get(run.row.backfill) if run.row.backfill is not None else None
+        return backfill if backfill is not None else dag
 
     def pool(self, name: str) -> Semaphore:
         pool = self.pools.get(name)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from tickless.core.machine import Happening
 from tickless.core.plan import DagPlan, TaskPlan
 from tickless.core.readiness import UpstreamCounts
+from tickless.model.backfill import BackfillKey, BackfillRow
 from tickless.model.id import UNMAPPED, AttemptId, RunKey, TaskId, TaskKey
 from tickless.model.row import UNKNOWN_LENGTH, AttemptRow, DagRow, InstanceRow, MapRow, RunRow
 from tickless.model.schedule import Interval
 from tickless.model.state import EndReason, RunState, TaskState
+from tickless.schedule.span import Span
 
 if TYPE_CHECKING:
     from tickless.core.admission import Group, Semaphore, Signature
@@ -199,6 +202,7 @@ class Run:
             data_interval_end=row.data_interval_end,
             cancel_reason=self.cancel_reason,
             previous_run=row.previous_run,
+            backfill=row.backfill,
         )
 
 
@@ -369,6 +373,7 @@ class DagState:
     __slots__ = (
         "active_runs",
         "armed_at",
+        "backfills",
         "dag_id",
         "failed_in_a_row",
         "is_looked_at",
@@ -376,6 +381,8 @@ class DagState:
         "last",
         "last_number",
         "live",
+        "newest_ended",
+        "past_backfills",
         "queued",
         "schedule_problem",
         "scheduled_since",
@@ -390,6 +397,9 @@ class DagState:
         self.task_slots: dict[str, Semaphore] = {}  # max_active_tis_per_dag, by task
         self.live: dict[RunKey, Run] = {}  # its unfinished runs
         self.queued: deque[Run] = deque()  # oldest first
+        self.backfills: dict[BackfillKey, Backfill] = {}  # those that are not completed
+        self.past_backfills: list[Backfill] = []  # completed ones that the schedule may not be past yet
+        self.newest_ended = RunKey(0)  # the highest key of a run that has ended since the restore
         self.last_number = 0  # number of its newest version
         self.is_paused = False
         self.last: Interval | None = None  # of the last run that its schedule made
@@ -408,6 +418,7 @@ class DagState:
         self.failed_in_a_row = 0
         self.armed_at = None
         self.schedule_problem = None
+        self.past_backfills.clear()
 
     def image(self) -> DagRow:
         return DagRow(
@@ -417,4 +428,56 @@ class DagState:
             last_interval_end=self.last.end if self.last is not None else None,
             scheduled_since=self.scheduled_since,
             failed_in_a_row=self.failed_in_a_row,
+        )
+
+
+class Backfill:
+    """A backfill that is not completed, or one whose slots the schedule may still come to. Its runs have their turns
+    apart from those of the DAG: `active_runs` and `queued` are as in DagState."""
+
+    __slots__ = (
+        "active_runs",
+        "cancelled_at",
+        "completed_at",
+        "is_filled",
+        "is_paused",
+        "made",
+        "passed",
+        "place",
+        "queued",
+        "row",
+        "span",
+    )
+
+    def __init__(self, row: BackfillRow, active_runs: Semaphore) -> None:
+        self.row = row  # as first written; the fields below change
+        self.active_runs = active_runs
+        self.queued: deque[Run] = deque()
+        self.span = Span(row.schedule, row.from_at, row.to_at, due_until=row.created_at, is_backwards=row.is_backwards)
+        self.place = row.place
+        self.made = row.made
+        self.passed = row.passed
+        self.is_paused = row.is_paused
+        self.cancelled_at = row.cancelled_at
+        self.completed_at = row.completed_at
+        self.is_filled = self.span.next(row.place) is None  # every slot is dealt with
+
+    @property
+    def unfinished(self) -> int:
+        """Runs of it that are queued or running."""
+        return self.active_runs.used + len(self.queued)
+
+    def is_ahead_of(self, last: Interval | None) -> bool:
+        """Whether it has a slot that the schedule has not passed yet."""
+        return last is None or min(self.row.to_at, self.row.created_at) >= last.start
+
+    def image(self) -> BackfillRow:
+        return replace(
+            self.row,
+            place=self.place,
+            made=self.made,
+            passed=self.passed,
+            is_paused=self.is_paused,
+            cancelled_at=self.cancelled_at,
+            completed_at=self.completed_at,
         )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tickless.core.attempts import Attempts
+from tickless.core.backfills import Backfills
 from tickless.core.changes import Changes
 from tickless.core.decision import Launch, StopAttempt
 from tickless.core.plan import compile_plan
@@ -35,6 +36,7 @@ class Restore:
     stopping: Stopping
     versions: Versions
     schedules: Schedules
+    backfills: Backfills
     timers: TimerHeap
 
     def fill(self, snapshot: Snapshot, decode_spec: Callable[[str], DagSpec]) -> None:
@@ -49,13 +51,16 @@ class Restore:
             quota.dag(dag_id).last_number = number
         for dag_row in snapshot.dags:
             self.schedules.restore(dag_row)
+        for backfill_row in snapshot.backfills:
+            self.backfills.restore(backfill_row)
+        self.backfills.last_backfill = snapshot.last_backfill
         for run_row in snapshot.runs:
             run = runs.add_run(run_row, plans[run_row.version])
-            dag = quota.dag(run_row.dag_id)
+            turns = quota.turns(run)
             if run.state is not RunState.QUEUED:
-                dag.active_runs.take(1)
+                turns.active_runs.take(1)
             elif run.frozen is None and run.cancel_requested_at is None:
-                dag.queued.append(run)  # a frozen one does not start, and nobody waits behind it
+                turns.queued.append(run)  # a frozen one does not start, and nobody waits behind it
         for tally in snapshot.tallies:
             run = runs.runs[tally.run]
             run.tally(run.plan.index_of[tally.task_id], tally.state, tally.count, returned=tally.returned)

@@ -173,7 +173,7 @@ class Revision:
             self._runs.register(run)
             self._changes.tell(run, None)
             dag = self._quota.dag(run.row.dag_id)
-            insort(dag.queued, run, key=lambda each: each.key)
+            insort(self._quota.turns(run).queued, run, key=lambda each: each.key)
             self._runs.start_queued_runs(dag)
         elif command.verb is not TaskVerb.CLEAR:
             after = RunHappening.FAIL if self._runs.is_bad(run) else RunHappening.SUCCEED

@@ -19,8 +19,9 @@ from tickless.core.mapping import extent_of, lengths_of
 from tickless.core.plan import DagPlan, TaskPlan
 from tickless.core.quota import Quota
 from tickless.core.readiness import Verdict, judge
-from tickless.core.record import DagState, Expansion, Instance, Run
+from tickless.core.record import Backfill, DagState, Expansion, Instance, Run
 from tickless.errors import NotFound, Refused, UserError
+from tickless.model.backfill import BackfillKey
 from tickless.model.dag import TaskKind
 from tickless.model.id import UNMAPPED, RunKey, TaskKey
 from tickless.model.row import UNKNOWN_LENGTH, RunRow, XComsDropped
@@ -28,7 +29,8 @@ from tickless.model.schedule import Interval
 from tickless.model.state import FINISHED_TASK_STATES, EndReason, RunState, TaskState
 
 SCHEDULED = "scheduled"
-RESERVED_RUN_TYPES = (SCHEDULED, "backfill", "asset_triggered")
+BACKFILL = "backfill"
+RESERVED_RUN_TYPES = (SCHEDULED, BACKFILL, "asset_triggered")
 """A run id that begins with one of these and `__` is not for others to give: each slot's run has its own."""
 
 _HAPPENING_OF_VERDICT = {
@@ -48,6 +50,8 @@ class Runs:
         self.last_run = RunKey(0)
         self.when_ended: Callable[[DagState, Run], None] = lambda dag, run: None
         """Called when a run has ended, before the next one starts; set by the part that counts and makes runs."""
+        self.when_room: Callable[[DagState], None] = lambda dag: None
+        """Called when something has changed that the backfills of a DAG may have waited for."""
         self.when_started: Callable[[Run], None] = lambda run: None
         """Called when a run begins to run; set by the part that ends those that run for too long."""
         self._changes = changes
@@ -112,6 +116,7 @@ class Runs:
         idempotency_key: str | None = None,
         run_after: datetime | None = None,
         interval: Interval | None = None,
+        backfill: BackfillKey | None = None,
     ) -> Run:
         """Make a run of this version; it starts as soon as it may."""
         dag_id = plan.spec.dag_id
@@ -130,12 +135,13 @@ class Runs:
             run_after=run_after,
             data_interval_start=interval.start if interval is not None else None,
             data_interval_end=interval.end if interval is not None else None,
+            backfill=backfill,
         )
         run = self.add_run(row, plan)
         self._changes.new_run(run)
         self._changes.tell(run, None)
         dag = self._quota.dag(dag_id)
-        dag.queued.append(run)
+        self._quota.turns(run).queued.append(run)
         self.start_queued_runs(dag)
         return run
 
@@ -172,12 +178,20 @@ class Runs:
             self._run_of_key[row.idempotency_key] = row.key
 
     def start_queued_runs(self, dag: DagState) -> None:
+        """Its own first, then those of its backfills."""
         self._quota.limit_active_runs(dag)
-        if dag.is_paused:
-            return
-        while dag.queued and not dag.active_runs.refuses(1, None) and not self._quota.is_stopping:
-            run = dag.queued.popleft()
-            dag.active_runs.take(1)
+        if not dag.is_paused:
+            self._start_in_turn(dag, dag)
+            for backfill in list(dag.backfills.values()):
+                if not backfill.is_paused:
+                    self._start_in_turn(dag, backfill)
+        if dag.backfills:
+            self.when_room(dag)
+
+    def _start_in_turn(self, dag: DagState, turns: DagState | Backfill) -> None:
+        while turns.queued and not turns.active_runs.refuses(1, None) and not self._quota.is_stopping:
+            run = turns.queued.popleft()
+            turns.active_runs.take(1)
             self._changes.touch_run(run)
             run.state = move_run(run.state, RunHappening.ADMIT)
             run.started_at = self._changes.now
@@ -228,10 +242,12 @@ class Runs:
             self._run_of_key.pop(run.row.idempotency_key, None)
         dag = self._quota.dag(run.row.dag_id)
         del dag.live[run.key]
+        dag.newest_ended = max(dag.newest_ended, run.key)
+        turns = self._quota.turns(run)
         if was_running:
-            dag.active_runs.give_back(1)
-        elif run in dag.queued:
-            dag.queued.remove(run)
+            turns.active_runs.give_back(1)
+        elif run in turns.queued:
+            turns.queued.remove(run)
         self.when_ended(dag, run)
         self.start_queued_runs(dag)
 

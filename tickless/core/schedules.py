@@ -115,7 +115,7 @@ class Schedules:
     def _run_ended(self, dag: DagState, run: Run) -> None:
         """Count failures; and a run that this one stood in the way of can be made."""
         limit = self.failure_limit(dag)
-        if limit:
+        if limit and run.row.backfill is None:
             before = dag.failed_in_a_row
             dag.failed_in_a_row = before + 1 if run.state is RunState.FAILED else 0
             if dag.failed_in_a_row >= limit and not dag.is_paused:
@@ -199,6 +199,8 @@ class Schedules:
         run_id = f"{SCHEDULED}__{slot.run_after.isoformat()}"
         if (dag.dag_id, run_id) in self.refused or self._runs.has_run_id(dag.dag_id, run_id):
             return  # that slot has its run
+        if any(each.span.has_passed(slot, each.place) for each in (*dag.backfills.values(), *dag.past_backfills)):
+            return  # a backfill has dealt with it
         plan = self._quota.current[dag.dag_id]
         self._runs.make_run(
             plan,

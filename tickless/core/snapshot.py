@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from tickless.model.backfill import BackfillKey, BackfillRow
 from tickless.model.id import RunKey
 from tickless.model.row import AttemptRow, DagRow, InstanceRow, InstanceTally, MapRow, PoolRow, RunRow, VersionRow
+
+_NO_BACKFILL = BackfillKey(0)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -31,6 +34,10 @@ class Snapshot:
     attempts: list[AttemptRow] = field(default_factory=list)
     """Live attempts (queued or running), also those of a run that is finished already."""
     pools: list[PoolRow] = field(default_factory=list)
+    backfills: list[BackfillRow] = field(default_factory=list)
+    """Those that are not completed, and those with slots that the schedule of their DAG has not passed yet."""
+    last_backfill: BackfillKey = _NO_BACKFILL
+    """The highest key ever committed."""
     last_run: RunKey = RunKey(0)
     """The highest run key ever committed."""
     last_version: int = 0

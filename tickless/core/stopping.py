@@ -45,7 +45,7 @@ class Stopping:
         run.cancel_reason = reason
         if run.state is RunState.QUEUED:
             if run.frozen is None:
-                self._quota.dag(run.row.dag_id).queued.remove(run)
+                self._quota.turns(run).queued.remove(run)
             if run.instances:  # it was finished, and cleared
                 self._runs.agenda.appendleft(self.stop_instances(run))
             else:

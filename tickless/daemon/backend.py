@@ -15,9 +15,19 @@ from pathlib import Path
 from tickless.api.base import Altered, Preview, Reason, Status
 from tickless.api.watch import RunWatch
 from tickless.clock import Clock
-from tickless.core.commands import CancelRun, PauseDag, RunStarted, SetPool, StartRun, UnpauseDag
+from tickless.core.commands import (
+    BackfillCreated,
+    CancelRun,
+    ControlBackfill,
+    CreateBackfill,
+    PauseDag,
+    RunStarted,
+    SetPool,
+    StartRun,
+    UnpauseDag,
+)
 from tickless.core.runs import run_id_taken
-from tickless.core.explain import explain_run, explain_schedule, explain_task
+from tickless.core.explain import explain_backfill, explain_run, explain_schedule, explain_task
 from tickless.daemon.layouts import Layouts
 from tickless.core.decision import Write
 from tickless.model.row import EventRow, NoteRow
@@ -26,6 +36,7 @@ from tickless.daemon.secrets import Secrets
 from tickless.daemon.signals import StopKind
 from tickless.errors import NotFound, Refused, Unavailable, UserError
 from tickless.logs.base import LogStore
+from tickless.model.backfill import BackfillKey, SlotPlan
 from tickless.model.id import RunKey, TaskId, TaskKey
 from tickless.model.layout import Layout
 from tickless.model.row import VersionRow
@@ -108,11 +119,27 @@ class DaemonBackend:
                     raise run_id_taken(command.dag_id, command.run_id)
                 return RunStarted(run=other.row.key, run_id=other.row.run_id, is_new=False)
         started = await self._scheduler.decide(command)
-        assert started is not None
+        assert isinstance(started, RunStarted)
         return started
 
     async def cancel_run(self, run: RunKey, actor: str) -> None:
         await self._scheduler.decide(CancelRun(run=run), self._event(actor, "cancel", run=run))
+
+    async def create_backfill(self, command: CreateBackfill) -> BackfillKey:
+        if self._health.is_stopping:
+            raise Unavailable("the daemon is stopping", hint="Start it again with `tickless daemon`.")
+        created = await self._scheduler.decide(command)
+        assert isinstance(created, BackfillCreated)
+        return created.backfill
+
+    async def preview_backfill(self, command: CreateBackfill, after: datetime | None, limit: int) -> Sequence[SlotPlan]:
+        return await self._scheduler.backfills.preview(self._scheduler.term, command, after, limit)
+
+    async def control_backfill(self, command: ControlBackfill) -> None:
+        await self._scheduler.decide(command)
+
+    def explain_backfill(self, key: BackfillKey) -> str | None:
+        return explain_backfill(self._scheduler.engine, key)
 
     async def alter(self, kind: str, payload: str, actor: str) -> Altered:
         if self._health.is_stopping:

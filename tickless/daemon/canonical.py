@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tickless.core.decision import AttemptEnded, RunChanged
+from tickless.core.decision import AttemptEnded, RunChanged, BackfillChanged, BackfillStep
 from tickless.model.state import FINISHED_RUN_STATES, AttemptState, RunState
 from tickless.telemetry.log import get_log
 
@@ -65,3 +65,19 @@ def log_run(change: RunChanged) -> None:
         log.debug("run.started", **about)
     else:
         log.info("run.created", **about)
+
+
+def log_backfill(news: BackfillChanged) -> None:
+    """What has become of a backfill."""
+    about = {"backfill": news.backfill, "dag_id": news.dag_id}
+    match news.step:
+        case BackfillStep.CREATED:
+            log.info("backfill.created", **about)
+        case BackfillStep.PAUSED:
+            log.info("backfill.paused", **about)
+        case BackfillStep.UNPAUSED:
+            log.info("backfill.unpaused", **about)
+        case BackfillStep.CANCELLED:
+            log.info("backfill.cancelled", **about, made=news.made, passed=news.passed)
+        case BackfillStep.COMPLETED:
+            log.info("backfill.completed", **about, made=news.made, passed=news.passed)

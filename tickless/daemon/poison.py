@@ -7,7 +7,7 @@ import asyncio
 from dataclasses import dataclass, field
 
 from tickless.core import commands, events
-from tickless.core.commands import RunStarted
+from tickless.core.commands import Reply
 from tickless.core.decision import Decision
 from tickless.core.runs import SCHEDULED, run_id_taken
 from tickless.errors import Refused, TicklessError, Unstorable, UserError
@@ -29,7 +29,7 @@ class Entry:
 
     input: Input | None
     decision: Decision
-    reply: asyncio.Future[RunStarted | None] | None = None
+    reply: asyncio.Future[Reply | None] | None = None
 
     def fail(self, error: TicklessError) -> None:
         """Tell the caller, if there is one."""
@@ -87,7 +87,7 @@ class Poison:
             }
 
 
-def fail(reply: asyncio.Future[RunStarted | None], error: TicklessError) -> None:
+def fail(reply: asyncio.Future[Reply | None], error: TicklessError) -> None:
     """Tell the caller, if he still waits."""
     if not reply.done():
         reply.set_exception(error)

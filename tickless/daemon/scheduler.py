@@ -20,10 +20,11 @@ import anyio.abc
 
 from tickless.clock import Clock
 from tickless.core import commands
-from tickless.core.commands import RunStarted
-from tickless.core.decision import Effect, Write
+from tickless.core.commands import Reply
+from tickless.core.decision import Effect, SlotsWanted, Write
 from tickless.core.engine import Engine
 from tickless.core.runs import run_id_taken
+from tickless.daemon.backfilldesk import BackfillDesk
 from tickless.daemon.choice import AT_THE_DESK
 from tickless.daemon.orders import OrderRules
 from tickless.daemon.revisiondesk import LOCKED_LOOK_SECONDS, RevisionDesk
@@ -87,6 +88,8 @@ class Scheduler:
         self._requests_dirty = asyncio.Event()
         self.desk = RevisionDesk(store=store, clock=clock, decode_spec=decode_spec, logs=logs)
         """Works off what is asked of tasks that may be finished."""
+        self.backfills = BackfillDesk(store)
+        """Brings backfills what they need to make runs."""
         self.on_rebuilt: list[Callable[[], None]] = []
         """Called at the start of each term: sources that keep no record of what was not committed offer it again."""
 
@@ -104,18 +107,18 @@ class Scheduler:
         """The engine of the present term, to look at. Raises Unavailable while there is none."""
         return self.term.engine
 
-    async def decide(self, command: Input, *along: Write) -> RunStarted | None:
+    async def decide(self, command: Input, *along: Write) -> Reply | None:
         """Decide, commit it together with `along`, and return when it is committed. Raises what refuses it, or Unavailable when the outcome is open."""
         term = self.term
         if term.backlog_rows > MAX_BACKLOG_ROWS:
             raise Unavailable("the scheduler has more to write than Postgres takes", hint="Try again in a moment.")
-        reply: asyncio.Future[RunStarted | None] = asyncio.get_running_loop().create_future()
+        reply: asyncio.Future[Reply | None] = asyncio.get_running_loop().create_future()
         term.offer(command, reply, along)
         return await reply
 
     async def commit(self, *writes: Write) -> None:
         """Commit rows that need no decision. Raises what refuses them, or Unavailable when the outcome is open."""
-        reply: asyncio.Future[RunStarted | None] = asyncio.get_running_loop().create_future()
+        reply: asyncio.Future[Reply | None] = asyncio.get_running_loop().create_future()
         self.term.write(*writes, reply=reply)
         await reply
 
@@ -175,6 +178,7 @@ class Scheduler:
                         tasks.start_soon(self._attach, term, executor)
                     tasks.start_soon(self._serve_requests, term)
                     tasks.start_soon(self.desk.serve, term)
+                    tasks.start_soon(self.backfills.serve, term)
                     for callback in self.on_rebuilt:
                         callback()
                     if is_first:
@@ -230,7 +234,7 @@ class Scheduler:
             clock=self._clock,
             rules=self._rules,
             poison=self._poison,
-            publish=self._publish,
+            publish=self._released,
         )
         term.adopt(Entry(None, decision))
         self._term = term
@@ -264,6 +268,12 @@ class Scheduler:
 
     def _listen_to(self, executor: Executor) -> None:
         executor.on_lost_connection(partial(self._connection_lost, executor))
+
+    def _released(self, effect: Effect) -> None:
+        if isinstance(effect, SlotsWanted):
+            self.backfills.look()
+        else:
+            self._publish(effect)
 
     def _connection_lost(self, executor: Executor) -> None:
         if self._tasks is not None and self._term is not None and not self._term.is_over:

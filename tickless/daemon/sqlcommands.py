@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from typing import Any
 
 import msgspec
 
@@ -15,6 +16,7 @@ from tickless.core import commands
 from tickless.core.engine import Engine
 from tickless.core.runs import run_id_taken
 from tickless.errors import UserError
+from tickless.model.backfill import DEFAULT_MAX_ACTIVE, BackfillKey, Reprocess
 from tickless.model.id import RunKey
 from tickless.model.row import EventRow
 from tickless.store.base import CommandRequest, TriggerRequest
@@ -50,8 +52,11 @@ def event_of(request: CommandRequest, command: commands.Command, engine: Engine,
     """Its line of the audit, for the commit in which it is obeyed."""
     run = command.run if isinstance(command, commands.CancelRun) else None
     live = engine.runs.get(run) if run is not None else None
-    if isinstance(command, commands.PauseDag | commands.UnpauseDag):
+    if isinstance(command, commands.PauseDag | commands.UnpauseDag | commands.CreateBackfill):
         dag_id: str | None = command.dag_id
+    elif isinstance(command, commands.ControlBackfill):
+        backfill = engine.backfills.active.get(command.backfill)
+        dag_id = backfill.row.dag_id if backfill is not None else None
     else:
         dag_id = live.row.dag_id if live is not None else None
     return EventRow(
@@ -84,10 +89,48 @@ def _cancel(payload: str, request_id: int) -> commands.CancelRun:
     return commands.CancelRun(run=RunKey(msgspec.json.decode(payload, type=_Run).run), request_id=request_id)
 
 
+class _Backfill(msgspec.Struct, forbid_unknown_fields=True):
+    dag_id: str
+    from_at: datetime
+    to_at: datetime
+    reprocess: Reprocess = Reprocess.NONE
+    max_active: int = DEFAULT_MAX_ACTIVE
+    backwards: bool = False
+    conf: dict[str, Any] = {}
+
+
+def _create_backfill(payload: str, request_id: int) -> commands.CreateBackfill:
+    asked = msgspec.json.decode(payload, type=_Backfill)
+    return commands.CreateBackfill(
+        dag_id=asked.dag_id,
+        from_at=asked.from_at,
+        to_at=asked.to_at,
+        reprocess=asked.reprocess,
+        max_active=asked.max_active,
+        is_backwards=asked.backwards,
+        conf=msgspec.json.encode(asked.conf).decode(),
+        request_id=request_id,
+    )
+
+
+class _BackfillKey(msgspec.Struct, forbid_unknown_fields=True):
+    backfill: int
+
+
+def _control(verb: commands.BackfillVerb) -> Callable[[str, int], commands.Command]:
+    def read(payload: str, request_id: int) -> commands.ControlBackfill:
+        key = BackfillKey(msgspec.json.decode(payload, type=_BackfillKey).backfill)
+        return commands.ControlBackfill(backfill=key, verb=verb, request_id=request_id)
+
+    return read
+
+
 _READERS: dict[str, Callable[[str, int], commands.Command]] = {
     "pause_dag": _pause,
     "unpause_dag": _unpause,
     "cancel": _cancel,
+    "create_backfill": _create_backfill,
+    **{f"{verb}_backfill": _control(verb) for verb in commands.BackfillVerb},
 }
 _ACTIONS = {"pause_dag": "pause", "unpause_dag": "unpause"}
 """What the audit calls it, where that is another name: the same one whoever asks."""

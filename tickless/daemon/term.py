@@ -25,16 +25,18 @@ import msgspec
 from tickless import failpoint
 from tickless.clock import Clock
 from tickless.core import commands, events
-from tickless.core.commands import RunStarted
+from tickless.core.commands import Reply
 from tickless.core.decision import (
     AckReport,
     AttemptEnded,
+    BackfillChanged,
     DagPaused,
     Decision,
     Effect,
     Launch,
     RunChanged,
     SlotsSkipped,
+    SlotsWanted,
     StopAttempt,
     Write,
 )
@@ -42,7 +44,7 @@ from tickless.core.engine import Engine
 from tickless.core.runs import SCHEDULED, run_id_taken
 from tickless.daemon.conf import check_conf
 from tickless.daemon.orders import Inputs, OrderRules, OutputCache, build_order
-from tickless.daemon.canonical import log_attempt, log_run
+from tickless.daemon.canonical import log_attempt, log_backfill, log_run
 from tickless.daemon.poison import Entry, Input, Poison, fail
 from tickless.errors import InvariantBroken, Refused, TicklessError, Unavailable, Unstorable, UserError
 from tickless.executors.base import Executor
@@ -110,7 +112,7 @@ class Term:
     def offer(
         self,
         event: Input,
-        reply: asyncio.Future[RunStarted | None] | None = None,
+        reply: asyncio.Future[Reply | None] | None = None,
         along: Sequence[Write] = (),
     ) -> None:
         """Decide what follows from the event. A refusal goes to `reply`, or is raised when there is none. `along` is
@@ -121,8 +123,10 @@ class Term:
             raise UserError(self._poison.dags[event.hash])
         run = self._run_of(event)
         try:
-            if isinstance(event, commands.StartRun) and (plan := self.engine.current.get(event.dag_id)) is not None:
-                check_conf(plan.spec, event.conf)
+            if isinstance(event, commands.StartRun | commands.CreateBackfill):
+                plan = self.engine.current.get(event.dag_id)
+                if plan is not None:
+                    check_conf(plan.spec, event.conf)
             decision = self.engine.step(event, self._clock.now())
         except UserError as error:
             if reply is None:
@@ -145,7 +149,7 @@ class Term:
         """Take over the decision of the restore: the first entry of the term."""
         self._append(entry)
 
-    def write(self, *writes: Write, reply: asyncio.Future[RunStarted | None] | None = None) -> None:
+    def write(self, *writes: Write, reply: asyncio.Future[Reply | None] | None = None) -> None:
         """Commit rows that need no decision, in turn with the rest; `reply` hears of it."""
         self._append(Entry(None, Decision(writes=list(writes), wake_at=self._timer_at), reply))
 
@@ -348,7 +352,7 @@ class Term:
         launches: list[Launch] = []
         stops: dict[str, list[StopOrder]] = {}
         acks: dict[str, list[AttemptId]] = {}
-        told: list[Launch | AttemptEnded | RunChanged | DagPaused | SlotsSkipped] = []
+        told: list[Effect] = []
         for entry in entries:
             for effect in entry.decision.effects:
                 match effect:
@@ -369,7 +373,7 @@ class Term:
                     case AttemptEnded():
                         self._remember_output(entry, effect)
                         told.append(effect)
-                    case RunChanged() | DagPaused() | SlotsSkipped():
+                    case RunChanged() | DagPaused() | SlotsSkipped() | BackfillChanged() | SlotsWanted():
                         told.append(effect)
         self._launch(launches)
         for name, orders in stops.items():
@@ -393,6 +397,8 @@ class Term:
                     log.info("dag.paused", dag_id=news.dag_id, why=news.why)
                 case DagPaused():
                     log.info("dag.unpaused", dag_id=news.dag_id, why=news.why)
+                case BackfillChanged():
+                    log_backfill(news)
                 case SlotsSkipped():
                     log.info("schedule.skipped", dag_id=news.dag_id, first=news.first, before=news.before)
             self._publish(news)
@@ -513,6 +519,9 @@ class Term:
             yield self._touched
         finally:
             self._touched = None
+
+    def now(self) -> datetime:
+        return self._clock.now()
 
     async def drain(self) -> None:
         """Return when everything decided so far is committed and released."""

@@ -22,7 +22,7 @@ import msgspec
 
 from tickless.api.watch import RunWatch
 from tickless.clock import SystemClock
-from tickless.core.commands import SetPool, StartRun
+from tickless.core.commands import RunStarted, SetPool, StartRun
 from tickless.core.decision import AttemptEnded, Effect, Launch, RunChanged
 from tickless.core.events import DagParsed
 from tickless.daemon.bundle import BundleStore
@@ -207,13 +207,13 @@ class _Trial:
             for pool in pools:
                 await scheduler.decide(SetPool(name=pool, slots=0))
             started = await scheduler.decide(StartRun(dag_id=spec.dag_id, conf=subject.conf, run_type="manual"))
-            assert started is not None
+            assert isinstance(started, RunStarted)
             self._hand_on(RunKey(started.run), subject.inputs)
             for pool in pools:  # nothing has started so far
                 await scheduler.decide(SetPool(name=pool, slots=slots))
             await self._tell_until_the_end()
             tasks.cancel_scope.cancel()
-        assert started is not None
+        assert isinstance(started, RunStarted)
         run = self._store.runs[started.run]
         order = {task.task_id: index for index, task in enumerate(spec.tasks)}
         mine = [row for key, row in self._store.instances.items() if key.run == run.key]

@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from tickless.model.backfill import BackfillKey
 from tickless.model.id import UNMAPPED, AttemptId, RunKey, TaskId, TaskKey, VersionKey
 from tickless.model.state import AttemptState, EndReason, RunState, TaskState
 
@@ -85,6 +86,8 @@ class RunRow:
     data_interval_end: datetime | None = None
     previous_run: RunKey | None = None
     """The run that its `depends_on_past` tasks look at; 0 = it is the first; None = it has no such task."""
+    backfill: BackfillKey | None = None
+    """The backfill that made it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

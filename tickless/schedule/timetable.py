@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Protocol
 
 from tickless.errors import UserError
@@ -215,19 +215,15 @@ def make_timetable(spec: ScheduleSpec, rules: ScheduleRules, last: Interval | No
         case ScheduleKind.CONTINUOUS:
             return Continuous(earliest=earliest, latest=latest, since=since)
         case ScheduleKind.CRON:
-            crons = tuple(Cron(text, tz) for text in spec.crons)
-            ticks: Ticks = crons[0] if len(crons) == 1 else Union(crons)
-            has_intervals = spec.has_intervals if spec.has_intervals is not None else rules.create_cron_data_intervals
+            ticks = ticks_of(spec, tz, since)
             first_within = _first_within(spec, ticks, since)
         case ScheduleKind.DELTA:
-            assert spec.every_seconds is not None
             anchor = (
                 last.end if last is not None else earliest if earliest is not None else since.replace(microsecond=0)
             )
-            ticks = Grid(anchor, timedelta(seconds=spec.every_seconds))
-            has_intervals = spec.has_intervals if spec.has_intervals is not None else rules.create_delta_data_intervals
+            ticks = ticks_of(spec, tz, anchor)
             first_within = None  # without a start date the first run is due at once
-    if has_intervals:
+    if covers(spec, rules):
         return Covering(ticks, earliest=earliest, latest=latest, catchup=spec.catchup, since=since)
     return Triggered(
         ticks,
@@ -238,6 +234,23 @@ def make_timetable(spec: ScheduleSpec, rules: ScheduleRules, last: Interval | No
         interval=timedelta(seconds=spec.interval_seconds),
         first_within=first_within,
     )
+
+
+def ticks_of(spec: ScheduleSpec, tz: tzinfo, anchor: datetime) -> Ticks:
+    """The due times of a schedule of crons or of a delta, which counts from `anchor`."""
+    if spec.kind is ScheduleKind.CRON:
+        crons = tuple(Cron(text, tz) for text in spec.crons)
+        return crons[0] if len(crons) == 1 else Union(crons)
+    assert spec.every_seconds is not None
+    return Grid(anchor, timedelta(seconds=spec.every_seconds))
+
+
+def covers(spec: ScheduleSpec, rules: ScheduleRules) -> bool:
+    """Whether a run covers the time between two ticks."""
+    if spec.has_intervals is not None:
+        return spec.has_intervals
+    is_cron = spec.kind is ScheduleKind.CRON
+    return rules.create_cron_data_intervals if is_cron else rules.create_delta_data_intervals
 
 
 def next_slot(

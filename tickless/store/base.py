@@ -19,6 +19,7 @@ from typing import Protocol
 from tickless.core.decision import Write
 from tickless.core.snapshot import Snapshot as Snapshot
 from tickless.errors import UserError
+from tickless.model.backfill import SlotRun
 from tickless.model.id import AttemptId, Epoch, RunKey
 from tickless.model.row import EventRow, InstanceRow, InstanceTally, MapRow, NoteRow, RunRow, VersionRow
 from tickless.model.setting import ConnectionRow, SettingRow, VariableRow
@@ -216,6 +217,10 @@ class Store(Protocol):
 
     async def taken_names(self, names: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
         """Those of these (dag_id, run_id) that a run has, finished or not."""
+        ...
+
+    async def slot_runs(self, dag_id: str, dates: Collection[datetime], run_ids: Collection[str]) -> list[SlotRun]:
+        """Runs of a DAG, finished or not, that have one of these logical dates or run ids; oldest first."""
         ...
 
     async def set_import_problems(self, epoch: Epoch, problems: Sequence[ImportProblem]) -> None:

@@ -16,6 +16,7 @@ import msgspec
 
 from tickless.core.decision import Write
 from tickless.errors import Unstorable
+from tickless.model.backfill import BackfillKey, BackfillRow
 from tickless.model.id import AttemptId, RunKey, TaskKey, VersionKey
 from tickless.model.row import (
     AttemptRow,
@@ -55,6 +56,7 @@ Row = (
     | XComsDropped
     | EventRow
     | MapRow
+    | BackfillRow
     | RunGone
     | RunRemains
     | DagGone
@@ -99,6 +101,7 @@ class Batch:
     remains: dict[RunKey, RunRemains] = field(default_factory=dict)
     gone_dags: dict[str, DagGone] = field(default_factory=dict)
     notes: dict[tuple[RunKey, str, int], NoteRow] = field(default_factory=dict)
+    backfills: dict[BackfillKey, BackfillRow] = field(default_factory=dict)
 
     @staticmethod
     def of(writes: Iterable[Write]) -> Batch:
@@ -138,7 +141,10 @@ class Batch:
                 self.versions = {key: each for key, each in self.versions.items() if each.dag_id != row.dag_id}
                 self.dags.pop(row.dag_id, None)
                 self.dag_states.pop(row.dag_id, None)
+                self.backfills = {key: each for key, each in self.backfills.items() if each.dag_id != row.dag_id}
                 self.gone_dags[row.dag_id] = row
+            case BackfillRow():
+                self.backfills[row.key] = row
             case RequestDone():
                 self.requests[row.table, row.id] = row
             case DagRow():
@@ -180,6 +186,7 @@ class Batch:
             + sum(row.most for row in self.remains.values())
             + len(self.gone_dags)
             + len(self.notes)
+            + len(self.backfills)
         )
 
     def rows(self) -> Iterator[Row]:
@@ -187,7 +194,7 @@ class Batch:
         for plain in (
             *(self.versions, self.pools, self.new_runs, self.new_instances, self.new_attempts),
             *(self.xcoms, self.requests, self.dag_states, self.maps, self.progress, self.dropped_xcoms),
-            *(self.gone_runs, self.remains, self.gone_dags, self.notes),
+            *(self.gone_runs, self.remains, self.gone_dags, self.notes, self.backfills),
         ):
             yield from plain.values()
         yield from self.events
@@ -237,15 +244,17 @@ class Batch:
             raise Unstorable(f"a row cannot be encoded: {error}", sqlstate="22021") from error
 
     def encode_revised(self) -> tuple[str | None, ...] | None:
-        """What is deleted and noted, for `revise_v1`; None when there is nothing of it.
+        """What is deleted and noted, for `revise_v1`, and backfills, for `write_backfills_v1`; None when there is
+        nothing of it.
 
         Raises Unstorable as `encode` does.
         """
-        sections = (self.gone_runs, self.remains, self.gone_dags, self.notes)
+        sections = (self.gone_runs, self.remains, self.gone_dags, self.notes, self.backfills)
         if not any(sections):
             return None
         try:
-            return (_plain(self.gone_runs), _plain(self.remains), _plain(self.gone_dags), _plain(self.notes))
+            gone = (_plain(self.gone_runs), _plain(self.remains), _plain(self.gone_dags), _plain(self.notes))
+            return (*gone, _plain(self.backfills))
         except (UnicodeEncodeError, OverflowError) as error:
             raise Unstorable(f"a row cannot be encoded: {error}", sqlstate="22021") from error
 

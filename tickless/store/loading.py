@@ -8,9 +8,20 @@ from typing import TypeVar
 import asyncpg
 
 from tickless.core.snapshot import Snapshot
+from tickless.model.backfill import BackfillKey
 from tickless.model.id import RunKey
 from tickless.store.connect import Connection
-from tickless.store.rows import attempt_row, dag_row, instance_row, map_row, pool_row, run_row, tally_row, version_row
+from tickless.store.rows import (
+    attempt_row,
+    backfill_row,
+    dag_row,
+    instance_row,
+    map_row,
+    pool_row,
+    run_row,
+    tally_row,
+    version_row,
+)
 from tickless.store.sql import query
 
 _BATCH = 500
@@ -25,6 +36,7 @@ _INSTANCES = query("load_instances")
 _TALLIES = query("load_tallies")
 _MAPS = query("load_maps")
 _ATTEMPTS = query("load_attempts")
+_BACKFILLS = query("load_backfills")
 _POOLS = query("load_pools")
 _HIGHEST = query("load_highest")
 
@@ -46,6 +58,8 @@ async def read_snapshot(connection: Connection, *, with_versions: bool = True) -
             tallies=await _all(connection, _TALLIES, tally_row),
             maps=await _all(connection, _MAPS, map_row),
             attempts=await _all(connection, _ATTEMPTS, attempt_row),
+            backfills=await _all(connection, _BACKFILLS, backfill_row),
+            last_backfill=BackfillKey(highest["last_backfill"]),
             pools=await _all(connection, _POOLS, pool_row),
             last_run=RunKey(highest["last_run"]),
             last_version=highest["last_version"],

@@ -16,6 +16,7 @@ from typing import Any
 from tickless.core.decision import Write
 from tickless.core.snapshot import Snapshot
 from tickless.errors import Conflict, Unavailable, Unstorable
+from tickless.model.backfill import BackfillKey, BackfillRow, SlotRun
 from tickless.model.dag import DEFAULT_POOL
 from tickless.model.id import AttemptId, Epoch, RunKey, TaskId, TaskKey, VersionKey
 from tickless.model.row import (
@@ -66,6 +67,7 @@ class MemoryStore(RevisedTables):
         self.attempts: dict[AttemptId, AttemptRow] = {}
         self.xcoms: dict[tuple[TaskKey, str], XComRow] = {}
         self.maps: dict[tuple[RunKey, str], MapRow] = {}
+        self.backfills: dict[BackfillKey, BackfillRow] = {}
         self.requests: dict[int, TriggerRequest] = {}
         self.commands: dict[int, CommandRequest] = {}
         self.done: dict[tuple[str, int], RequestDone] = {}
@@ -151,6 +153,7 @@ class MemoryStore(RevisedTables):
         self.xcoms |= batch.xcoms
         self.done |= batch.requests
         self.maps |= batch.maps
+        self.backfills |= batch.backfills
         for key in batch.expanded():
             del self.instances[key]
         for progress in batch.progress.values():
@@ -189,6 +192,12 @@ class MemoryStore(RevisedTables):
             tallies=counted(finished),
             maps=[row for key, row in sorted(self.maps.items()) if row.run in keys],
             attempts=[a for _, a in sorted(self.attempts.items()) if a.state in LIVE_ATTEMPT_STATES],
+            backfills=[
+                row
+                for _, row in sorted(self.backfills.items())
+                if row.completed_at is None or self._is_ahead(row, self.dag_states[row.dag_id])
+            ],
+            last_backfill=max((*self.backfills, self.last_backfill)),
             pools=[pool for _, pool in sorted(self.pools.items())],
             last_run=max((*self.runs, self.last_run)),
             last_version=max((*self.versions, self.last_version)),
@@ -242,6 +251,17 @@ class MemoryStore(RevisedTables):
             for number, command in self.commands.items()
             if number not in handled
         ][:MAX_OPEN_REQUESTS]
+
+    def slot_runs_now(self, dag_id: str, dates: Collection[datetime], run_ids: Collection[str]) -> list[SlotRun]:
+        return [
+            SlotRun(key=row.key, run_id=row.run_id, logical_date=row.logical_date, state=row.state.value)
+            for _, row in sorted(self.runs.items())
+            if row.dag_id == dag_id and (row.logical_date in dates or row.run_id in run_ids)
+        ]
+
+    @staticmethod
+    def _is_ahead(row: BackfillRow, dag: DagRow) -> bool:
+        return dag.last_interval_start is None or min(row.to_at, row.created_at) >= dag.last_interval_start
 
     def set_import_problems_now(self, epoch: Epoch, problems: Sequence[ImportProblem]) -> None:
         with_answer = self._begin()
@@ -349,6 +369,9 @@ class MemoryStore(RevisedTables):
 
     async def taken_names(self, names: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
         return self.taken_names_now(names)
+
+    async def slot_runs(self, dag_id: str, dates: Collection[datetime], run_ids: Collection[str]) -> list[SlotRun]:
+        return self.slot_runs_now(dag_id, dates, run_ids)
 
     async def open_commands(self) -> list[CommandRequest]:
         return self.open_commands_now()

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import anyio
@@ -30,6 +30,7 @@ from tickless import failpoint
 from tickless.core.decision import Write
 from tickless.core.snapshot import Snapshot
 from tickless.errors import Conflict, TicklessError, Unavailable
+from tickless.model.backfill import SlotRun
 from tickless.model.id import AttemptId, Epoch, RunKey
 from tickless.model.row import EventRow, InstanceRow, NoteRow
 from tickless.model.setting import ConnectionRow, SettingRow, VariableRow
@@ -81,6 +82,7 @@ _PUSHED = query("pushed")
 _OPEN_REQUESTS = query("open_requests")
 _FREE_ROWS = query("free_rows")
 _TAKEN_NAMES = query("taken_names")
+_SLOT_RUNS = query("slot_runs")
 _OPEN_COMMANDS = query("open_commands")
 _PULL_XCOMS = query("pull_xcoms")
 _PAGE_XCOMS = query("page_xcoms")
@@ -244,6 +246,10 @@ class PostgresStore:
     async def taken_names(self, names: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
         rows = await self._pool.fetch(_TAKEN_NAMES, [dag_id for dag_id, _ in names], [run_id for _, run_id in names])
         return {(row["dag_id"], row["run_id"]) for row in rows}
+
+    async def slot_runs(self, dag_id: str, dates: Collection[datetime], run_ids: Collection[str]) -> list[SlotRun]:
+        rows = await self._pool.fetch(_SLOT_RUNS, dag_id, list(dates), list(run_ids))
+        return [SlotRun(**row) for row in rows]
 
     async def add_command(self, kind: str, payload: str, actor: str) -> int:
         return int(await self._write(_ADD_COMMAND, kind, payload, actor))

@@ -14,6 +14,7 @@ from datetime import datetime
 import msgspec
 
 from tickless.core.snapshot import Snapshot
+from tickless.model.backfill import BackfillRow
 from tickless.model.id import AttemptId, RunKey, TaskKey, VersionKey
 from tickless.model.row import AttemptRow, EventRow, InstanceRow, NoteRow, RunRow, VersionRow, XComRow
 from tickless.model.schedule import Interval, ScheduleSpec
@@ -21,7 +22,7 @@ from tickless.model.setting import ConnectionRow, VariableRow
 from tickless.model.state import FINISHED_RUN_STATES, RunState, TaskState
 from tickless.store.loading import read_snapshot
 from tickless.store.pool import ReadPool, Record
-from tickless.store.rows import attempt_row, instance_row, note_row, run_row, task_state, version_row
+from tickless.store.rows import attempt_row, backfill_row, instance_row, note_row, run_row, task_state, version_row
 from tickless.store.setting import connection_row, variable_row
 from tickless.store.sql import query
 
@@ -38,6 +39,10 @@ _IMPORT_ERRORS = query("import_errors")
 _RUNS = query("runs")
 _LIVE_RUNS = query("live_runs")
 _RUNS_OF_DAG = query("runs_of_dag")
+_RUNS_OF_BACKFILL = query("runs_of_backfill")
+_BACKFILLS = query("backfills")
+_BACKFILL = query("backfill")
+_BACKFILL_RUN_COUNTS = query("backfill_run_counts")
 _RUN = query("run")
 _RUN_BY_ID = query("run_by_id")
 _PREVIOUS_RUN = query("previous_run")
@@ -98,6 +103,14 @@ class RunInfo:
 
     row: RunRow
     version_number: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackfillInfo:
+    """A backfill, and how many of its runs are in each state."""
+
+    row: BackfillRow
+    runs: dict[RunState, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,9 +237,13 @@ class Reader:
         states: Sequence[RunState] = (),
         before: RunKey | None = None,
         limit: int = 50,
+        backfill: int | None = None,
     ) -> list[RunInfo]:
         """Runs, newest first: those with a key below `before`. No states = all."""
         wanted = [state.value for state in states] or None
+        if backfill is not None:
+            rows = await self._pool.fetch(_RUNS_OF_BACKFILL, backfill, before, wanted, _page(limit), dag_id)
+            return [_run_info(row) for row in rows]
         if dag_id is not None:
             rows = await self._pool.fetch(_RUNS_OF_DAG, dag_id, before, wanted, _page(limit))
         elif states and FINISHED_RUN_STATES.isdisjoint(states):
@@ -262,6 +279,23 @@ class Reader:
     async def notes(self, runs: Sequence[RunKey], *, only_of_runs: bool = False) -> list[NoteRow]:
         """Notes of some runs and of their task instances."""
         return [note_row(row) for row in await self._pool.fetch(_NOTES, list(runs), only_of_runs)]
+
+    async def backfills(
+        self, *, dag_id: str | None = None, is_open: bool = False, before: int | None = None, limit: int = 50
+    ) -> list[BackfillInfo]:
+        """Backfills, newest first; `is_open`: only those that are not completed."""
+        rows = await self._pool.fetch(_BACKFILLS, before, _page(limit), dag_id, is_open)
+        return await self._backfill_infos([backfill_row(row) for row in rows])
+
+    async def backfill(self, key: int) -> BackfillInfo | None:
+        row = await self._pool.fetchrow(_BACKFILL, key)
+        return (await self._backfill_infos([backfill_row(row)]))[0] if row is not None else None
+
+    async def _backfill_infos(self, rows: list[BackfillRow]) -> list[BackfillInfo]:
+        counts: dict[int, dict[RunState, int]] = {}
+        for each in await self._pool.fetch(_BACKFILL_RUN_COUNTS, [row.key for row in rows]):
+            counts.setdefault(each["backfill"], {})[RunState(each["state"])] = each["count"]
+        return [BackfillInfo(row=row, runs=counts.get(row.key, {})) for row in rows]
 
     # Task instances and attempts
 

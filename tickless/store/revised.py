@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from tickless.errors import Conflict
+from tickless.model.backfill import BackfillKey, BackfillRow
 from tickless.model.id import AttemptId, RunKey, TaskKey, VersionKey
 from tickless.model.row import (
     AttemptRow,
@@ -30,6 +31,7 @@ class RevisedTables:
 
     dags: dict[str, DagPointer]
     dag_states: dict[str, DagRow]
+    backfills: dict[BackfillKey, BackfillRow]
     versions: dict[VersionKey, VersionRow]
     runs: dict[RunKey, RunRow]
     instances: dict[TaskKey, InstanceRow]
@@ -44,6 +46,7 @@ class RevisedTables:
         self.last_run = RunKey(0)
         """The highest key of a run that was deleted."""
         self.last_version = VersionKey(0)
+        self.last_backfill = BackfillKey(0)
 
     # ---- the port -------------------------------------------------------------------------------------------------
 
@@ -157,6 +160,9 @@ class RevisedTables:
                 del self.versions[version]
             self.dags.pop(dag_id, None)
             self.dag_states.pop(dag_id, None)
+            for backfill in [key for key, row in self.backfills.items() if row.dag_id == dag_id]:
+                del self.backfills[backfill]
+                self.last_backfill = max(self.last_backfill, backfill)
         for place, row in batch.notes.items():
             if row.text is None:
                 self.notes_of.pop(place, None)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncpg
+import msgspec
 
+from tickless.model.backfill import BackfillKey, BackfillRow, Reprocess
 from tickless.model.id import AttemptId, RunKey, TaskId, VersionKey
 from tickless.model.row import (
     AttemptRow,
@@ -16,10 +18,13 @@ from tickless.model.row import (
     RunRow,
     VersionRow,
 )
+from tickless.model.schedule import ScheduleSpec
 from tickless.model.state import AttemptState, EndReason, RunState, TaskState
 
 _TASK_STATES: dict[str | None, TaskState] = {state.value: state for state in TaskState} | {None: TaskState.NONE}
 """A look-up instead of a call: a rebuild reads a hundred thousand of them."""
+
+_decode_schedule = msgspec.json.Decoder(ScheduleSpec).decode
 
 
 def task_state(text: str | None) -> TaskState:
@@ -63,6 +68,28 @@ def run_row(record: asyncpg.Record, prefix: str = "") -> RunRow:
         data_interval_end=record[prefix + "data_interval_end"],
         cancel_reason=record[prefix + "cancel_reason"],
         previous_run=record[prefix + "previous_run"],
+        backfill=record[prefix + "backfill"],
+    )
+
+
+def backfill_row(record: asyncpg.Record) -> BackfillRow:
+    return BackfillRow(
+        key=BackfillKey(record["key"]),
+        dag_id=record["dag_id"],
+        schedule=_decode_schedule(record["schedule"]),
+        from_at=record["from_at"],
+        to_at=record["to_at"],
+        reprocess=Reprocess(record["reprocess"]),
+        max_active=record["max_active"],
+        is_backwards=record["is_backwards"],
+        conf=record["conf"],
+        created_at=record["created_at"],
+        place=record["place"],
+        made=record["made"],
+        passed=record["passed"],
+        is_paused=record["is_paused"],
+        cancelled_at=record["cancelled_at"],
+        completed_at=record["completed_at"],
     )
 
 

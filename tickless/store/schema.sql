@@ -22,11 +22,13 @@ create table shard (
     backend_pid int,
     backend_start timestamptz,
     taken_at timestamptz,
+    last_backfill bigint not null default 0,
     last_run bigint not null default 0,
     last_version bigint not null default 0
 ) with (fillfactor = 50);
 comment on column shard.last_run is 'the highest key of a run that was deleted: keys are never given twice';
 comment on column shard.last_version is 'the same of versions of DAGs';
+comment on column shard.last_backfill is 'the highest key of a backfill that was deleted with its DAG';
 comment on table shard is 'Who leads. Each flush holds its row FOR SHARE and checks the epoch; taking the lead raises it.';
 insert into shard (shard_id) values (1);
 
@@ -82,6 +84,7 @@ create table dag_run (
     data_interval_end timestamptz,
     cancel_reason text,
     previous_run bigint,
+    backfill bigint,
     unique (dag_id, run_id)
 ) with (
     fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 200,
@@ -92,11 +95,38 @@ comment on column dag_run.cancel_reason is
     'of a run with cancel_requested_at: dagrun_timeout or fail_fast, in a sentence; NULL: somebody asked for it';
 comment on column dag_run.previous_run is
     'key of the run that its depends_on_past tasks look at; 0: it is the first; NULL: it has no such task';
+comment on column dag_run.backfill is 'key of the backfill that made it';
 create index dag_run_live on dag_run (key) where state in ('queued', 'running');
 create index dag_run_of_dag on dag_run (dag_id, key);
 create index dag_run_moment on dag_run (dag_id, coalesce(logical_date, queued_at));
 create index dag_run_past on dag_run (dag_id, key) where previous_run is not null;
 create index dag_run_past_date on dag_run (dag_id, logical_date, key) where previous_run is not null;
+create index dag_run_of_backfill on dag_run (backfill, key) where backfill is not null;
+create index dag_run_of_slot on dag_run (dag_id, logical_date) where logical_date is not null;
+
+create table backfill (
+    key bigint primary key,
+    dag_id text collate "C" not null,
+    schedule json not null,
+    from_at timestamptz not null,
+    to_at timestamptz not null,
+    reprocess text not null check (reprocess in ('none', 'failed', 'completed')),
+    max_active int not null check (max_active > 0),
+    is_backwards boolean not null,
+    conf json not null check (conf::jsonb is not null and octet_length(conf::text) <= 16777216),
+    created_at timestamptz not null,
+    place timestamptz,
+    made int not null,
+    passed int not null,
+    is_paused boolean not null,
+    cancelled_at timestamptz,
+    completed_at timestamptz
+);
+comment on column backfill.place is
+    'of the last slot that is dealt with; NULL: none. Written in one commit with the runs that are made';
+comment on column backfill.completed_at is 'when no slot and no unfinished run was left';
+create index backfill_of_dag on backfill (dag_id, key);
+create index backfill_open on backfill (key) where completed_at is null;
 
 -- No index on anything that changes: updates stay on their page (HOT).
 create table task_instance (

@@ -33,6 +33,28 @@ _RUN = "dag_id run_id run"
 _ATTEMPT = f"{_RUN} task_id map_index try_number attempt_id"
 
 _SPECS = (
+    # backfills
+    _spec(
+        "info", "backfill.created", "backfill dag_id", "backfill {backfill} of {dag_id} begins", "A backfill was made."
+    ),
+    _spec(
+        "info", "backfill.paused", "backfill dag_id", "backfill {backfill} of {dag_id} is paused", "It makes no runs."
+    ),
+    _spec("info", "backfill.unpaused", "backfill dag_id", "backfill {backfill} of {dag_id} goes on", "It goes on."),
+    _spec(
+        "info",
+        "backfill.cancelled",
+        "backfill dag_id made passed",
+        "backfill {backfill} of {dag_id} is cancelled[; runs: {made}]",
+        "It makes no more runs; those that run go on.",
+    ),
+    _spec(
+        "info",
+        "backfill.completed",
+        "backfill dag_id made passed",
+        "backfill {backfill} of {dag_id} is completed[; runs: {made}][; slots passed over: {passed}]",
+        "No slot of it is left, and its last run has ended.",
+    ),
     # the daemon
     _spec(
         "info",

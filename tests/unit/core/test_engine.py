@@ -457,13 +457,13 @@ def test_an_idempotency_key_gives_the_same_run() -> None:
     book = Playbook("a")
     first = book.start(idempotency_key="k", request_id=1).reply
     again = book.start(idempotency_key="k", request_id=2).reply
-    assert first is not None and again is not None
+    assert isinstance(first, commands.RunStarted) and isinstance(again, commands.RunStarted)
     assert (first.run, first.is_new) == (again.run, True)
     assert not again.is_new
     assert [done.run for done in book.store.done.values()] == [1, 1]
     book.restart()
     third = book.start(idempotency_key="k").reply
-    assert third is not None and not third.is_new
+    assert isinstance(third, commands.RunStarted) and not third.is_new
 
 
 def test_a_run_id_in_use_is_refused_and_nothing_changes() -> None:

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from tickless.api.access import Access, access
 from tickless.api.base import Backend
-from tickless.api.context import ActorOf, BackendOf, find_dag, find_run, page_size
+from tickless.api.context import ActorOf, BackendOf, conf_text, find_dag, find_run, page_size
 from tickless.api.shape import Body, Instant
 from tickless.api.views import Page, RunStartedView, RunView
 from tickless.core.commands import StartRun
@@ -60,7 +60,7 @@ async def start_run(
         StartRun(
             dag_id=dag_id,
             run_id=body.run_id,
-            conf=_conf_text(body.conf),
+            conf=conf_text(body.conf),
             logical_date=body.logical_date,
             idempotency_key=body.idempotency_key,
             actor=actor,
@@ -77,15 +77,15 @@ async def list_runs(
     dag_id: str | None = None,
     state: Annotated[list[RunState] | None, Query()] = None,
     before: Annotated[int | None, Query(ge=1, lt=2**63)] = None,
+    backfill: Annotated[int | None, Query(ge=1, lt=2**63)] = None,
     limit: Annotated[int, Query(ge=1)] = 50,
 ) -> Page[RunView]:
     """Runs, newest first."""
     limit = page_size(limit)
     if dag_id is not None:
         await find_dag(backend, dag_id)
-    runs = await backend.reader.runs(
-        dag_id=dag_id, states=state or (), before=None if before is None else RunKey(before), limit=limit
-    )
+    key = None if before is None else RunKey(before)
+    runs = await backend.reader.runs(dag_id=dag_id, states=state or (), before=key, backfill=backfill, limit=limit)
     return Page(items=[RunView.of(run) for run in runs], next=str(runs[-1].row.key) if len(runs) == limit else None)
 
 
@@ -132,30 +132,6 @@ async def wait_run(
     """
     await find_run(backend, run)
     return StreamingResponse(_follow(backend, run, timeout_seconds, progress), media_type=_LINES_TYPE)
-
-
-def _conf_text(conf: dict[str, Any]) -> str:
-    """The conf as JSON text that Postgres takes, or UserError."""
-    try:
-        text = json.dumps(conf, allow_nan=False, ensure_ascii=False)
-        text.encode()
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"conf cannot be stored: {error}") from error
-    if "\\u0000" in text and _has_nul(conf):  # the cheap look first: it also finds a backslash before u0000
-        raise UserError("conf cannot be stored: it has a NUL character")
-    return text
-
-
-def _has_nul(value: Any) -> bool:
-    match value:
-        case str():
-            return "\0" in value
-        case dict():
-            return any(_has_nul(part) for item in value.items() for part in item)
-        case list():
-            return any(_has_nul(part) for part in value)
-        case _:
-            return False
 
 
 async def _follow(

@@ -96,18 +96,19 @@ begin
         insert into tickless.dag_run (
             key, dag_id, run_id, version, state, run_type, conf, logical_date, queued_at, started_at, ended_at,
             created_upto, cancel_requested_at, frozen, idempotency_key, run_after, data_interval_start,
-            data_interval_end, cancel_reason, previous_run, shard_id
+            data_interval_end, cancel_reason, previous_run, backfill, shard_id
         )
         select
             r.key, r.dag_id, r.run_id, r.version, r.state, r.run_type, r.conf::json, r.logical_date, r.queued_at,
             r.started_at, r.ended_at, r.created_upto, r.cancel_requested_at, r.frozen, r.idempotency_key,
-            r.run_after, r.data_interval_start, r.data_interval_end, r.cancel_reason, r.previous_run, p_shard
+            r.run_after, r.data_interval_start, r.data_interval_end, r.cancel_reason, r.previous_run,
+            r.backfill, p_shard
         from json_to_recordset(p_new_runs) as r(
             key bigint, dag_id text, run_id text, version bigint, state text, run_type text, conf text,
             logical_date timestamptz, queued_at timestamptz, started_at timestamptz, ended_at timestamptz,
             created_upto int, cancel_requested_at timestamptz, frozen text, idempotency_key text,
             run_after timestamptz, data_interval_start timestamptz, data_interval_end timestamptz,
-            cancel_reason text, previous_run bigint
+            cancel_reason text, previous_run bigint, backfill bigint
         )
         on conflict (key) do nothing;
         get diagnostics n = row_count;

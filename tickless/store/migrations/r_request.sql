@@ -58,6 +58,42 @@ language sql security definer set search_path = pg_catalog, pg_temp as $$
     select tickless.request_command('cancel', jsonb_build_object('run', cancel_run.run))
 $$;
 
+-- Run the schedule of a DAG over the past: every slot from from_at to to_at. reprocess says which
+-- slots that have a run already get another: 'none', those where it has 'failed', all where it is 'completed'.
+create or replace function tickless.create_backfill(
+    dag_id text,
+    from_at timestamptz,
+    to_at timestamptz,
+    reprocess text default 'none',
+    max_active int default 10,
+    backwards boolean default false,
+    conf jsonb default '{}'
+) returns bigint
+language sql security definer set search_path = pg_catalog, pg_temp as $$
+    select tickless.request_command(
+        'create_backfill',
+        jsonb_build_object(
+            'dag_id', create_backfill.dag_id, 'from_at', create_backfill.from_at, 'to_at', create_backfill.to_at,
+            'reprocess', create_backfill.reprocess, 'max_active', create_backfill.max_active,
+            'backwards', create_backfill.backwards, 'conf', coalesce(create_backfill.conf, '{}')
+        )
+    )
+$$;
+
+-- Pause or unpause a backfill, or cancel it: its queued runs end, and it makes no more.
+create or replace function tickless.pause_backfill(backfill bigint) returns bigint
+language sql security definer set search_path = pg_catalog, pg_temp as $$
+    select tickless.request_command('pause_backfill', jsonb_build_object('backfill', pause_backfill.backfill))
+$$;
+create or replace function tickless.unpause_backfill(backfill bigint) returns bigint
+language sql security definer set search_path = pg_catalog, pg_temp as $$
+    select tickless.request_command('unpause_backfill', jsonb_build_object('backfill', unpause_backfill.backfill))
+$$;
+create or replace function tickless.cancel_backfill(backfill bigint) returns bigint
+language sql security definer set search_path = pg_catalog, pg_temp as $$
+    select tickless.request_command('cancel_backfill', jsonb_build_object('backfill', cancel_backfill.backfill))
+$$;
+
 -- Delete a finished run, with its tasks, attempts, XComs, notes and logs.
 create or replace function tickless.delete_run(run bigint) returns bigint
 language sql security definer set search_path = pg_catalog, pg_temp as $$
@@ -94,6 +130,10 @@ $$;
 revoke execute on function
     tickless.hint_request(),
     tickless.delete_run(bigint),
+    tickless.create_backfill(text, timestamptz, timestamptz, text, int, boolean, jsonb),
+    tickless.pause_backfill(bigint),
+    tickless.unpause_backfill(bigint),
+    tickless.cancel_backfill(bigint),
     tickless.mark_run(bigint, text),
     tickless.cancel_run(bigint),
     tickless.clear_task(bigint, text[]),

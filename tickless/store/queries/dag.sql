@@ -16,7 +16,7 @@ select
     r.frozen as run_frozen, r.idempotency_key as run_idempotency_key,
     r.run_after as run_run_after, r.data_interval_start as run_data_interval_start,
     r.data_interval_end as run_data_interval_end, r.cancel_reason as run_cancel_reason,
-    r.previous_run as run_previous_run
+    r.previous_run as run_previous_run, r.backfill as run_backfill
 from tickless.dag d
 left join tickless.dag_version v on v.key = d.current_version
 left join lateral (
@@ -25,7 +25,7 @@ left join lateral (
 left join lateral (
     select q.key, q.dag_id, q.run_id, q.version, q.state, q.run_type, q.conf, q.logical_date, q.queued_at,
         q.started_at, q.ended_at, q.created_upto, q.cancel_requested_at, q.frozen, q.idempotency_key, q.run_after,
-        q.data_interval_start, q.data_interval_end, q.cancel_reason, q.previous_run,
+        q.data_interval_start, q.data_interval_end, q.cancel_reason, q.previous_run, q.backfill,
         w.number as version_number
     from tickless.dag_run q
     join tickless.dag_version w on w.key = q.version
@@ -53,7 +53,7 @@ select
     r.frozen as run_frozen, r.idempotency_key as run_idempotency_key,
     r.run_after as run_run_after, r.data_interval_start as run_data_interval_start,
     r.data_interval_end as run_data_interval_end, r.cancel_reason as run_cancel_reason,
-    r.previous_run as run_previous_run
+    r.previous_run as run_previous_run, r.backfill as run_backfill
 from tickless.dag d
 left join tickless.dag_version v on v.key = d.current_version
 left join lateral (
@@ -62,7 +62,7 @@ left join lateral (
 left join lateral (
     select q.key, q.dag_id, q.run_id, q.version, q.state, q.run_type, q.conf, q.logical_date, q.queued_at,
         q.started_at, q.ended_at, q.created_upto, q.cancel_requested_at, q.frozen, q.idempotency_key, q.run_after,
-        q.data_interval_start, q.data_interval_end, q.cancel_reason, q.previous_run,
+        q.data_interval_start, q.data_interval_end, q.cancel_reason, q.previous_run, q.backfill,
         w.number as version_number
     from tickless.dag_run q
     join tickless.dag_version w on w.key = q.version

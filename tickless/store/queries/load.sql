@@ -28,7 +28,7 @@ select dag_id, max(number) as number from tickless.dag_version group by dag_id o
 select
     key, dag_id, run_id, version, state, run_type, conf, logical_date, queued_at, started_at, ended_at, created_upto,
     cancel_requested_at, frozen, idempotency_key, run_after, data_interval_start, data_interval_end,
-    cancel_reason, previous_run
+    cancel_reason, previous_run, backfill
 from tickless.dag_run
 where state in ('queued', 'running')
 order by key
@@ -74,6 +74,17 @@ from tickless.task_attempt
 where state in ('queued', 'running')
 order by attempt_id
 
+-- name: load_backfills :many
+-- Those that are not completed, and those with slots that the schedule of their DAG has not passed yet.
+select
+    b.key, b.dag_id, b.schedule::text as schedule, b.from_at, b.to_at, b.reprocess, b.max_active, b.is_backwards,
+    b.conf, b.created_at, b.place, b.made, b.passed, b.is_paused, b.cancelled_at, b.completed_at
+from tickless.backfill b
+join tickless.dag d on d.dag_id = b.dag_id
+where b.completed_at is null or d.last_interval_start is null
+    or least(b.to_at, b.created_at) >= d.last_interval_start
+order by b.key
+
 -- name: load_pools :many
 -- Every pool.
 select pool, slots from tickless.slot_pool order by pool
@@ -84,4 +95,7 @@ select
     greatest((select max(key) from tickless.dag_run), (select max(last_run) from tickless.shard), 0) as last_run,
     greatest(
         (select max(key) from tickless.dag_version), (select max(last_version) from tickless.shard), 0
-    ) as last_version
+    ) as last_version,
+    greatest(
+        (select max(key) from tickless.backfill), (select max(last_backfill) from tickless.shard), 0
+    ) as last_backfill

@@ -4,11 +4,13 @@
 -- $8 new runs · $9 runs · $10 new instances · $11 instances · $12 new attempts · $13 attempts · $14 xcoms
 -- $15 requests · $16 maps
 -- $17 progress of commands · $18 dropped xcoms · $19 events
--- $20 runs to delete · $21 what remains of deleted ones · $22 DAGs to delete · $23 notes: json or null
+-- $20 runs to delete · $21 what remains of deleted ones · $22 DAGs to delete · $23 notes
+-- $24 backfills: json or null
 select
     tickless.revise_v1($1, $2, $20, $21, $22, $23),
     tickless.note_requests_v1($17, $18, $19),
-    tickless.flush_v3($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+    tickless.flush_v3($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16),
+    tickless.write_backfills_v1($1, $2, $24, $22)
 
 -- name: attempts_of_run :many
 -- Attempts of a run, with their logs.

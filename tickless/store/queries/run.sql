@@ -4,7 +4,7 @@
 select
     r.key, r.dag_id, r.run_id, r.version, r.state, r.run_type, r.conf, r.logical_date, r.queued_at,
     r.started_at, r.ended_at, r.created_upto, r.cancel_requested_at, r.frozen, r.idempotency_key,
-    r.run_after, r.data_interval_start, r.data_interval_end, r.cancel_reason, r.previous_run,
+    r.run_after, r.data_interval_start, r.data_interval_end, r.cancel_reason, r.previous_run, r.backfill,
     v.number as version_number
 from tickless.dag_run r
 join tickless.dag_version v on v.key = r.version
@@ -18,7 +18,7 @@ limit $3
 select
     r.key, r.dag_id, r.run_id, r.version, r.state, r.run_type, r.conf, r.logical_date, r.queued_at,
     r.started_at, r.ended_at, r.created_upto, r.cancel_requested_at, r.frozen, r.idempotency_key,
-    r.run_after, r.data_interval_start, r.data_interval_end, r.cancel_reason, r.previous_run,
+    r.run_after, r.data_interval_start, r.data_interval_end, r.cancel_reason, r.previous_run, r.backfill,
     v.number as version_number
 from tickless.dag_run r
 join tickless.dag_version v on v.key = r.version
@@ -32,7 +32,7 @@ limit $3
 select
     r.key, r.dag_id, r.run_id, r.version, r.state, r.run_type, r.conf, r.logical_date, r.queued_at,
     r.started_at, r.ended_at, r.created_upto, r.cancel_requested_at, r.frozen, r.idempotency_key,
-    r.run_after, r.data_interval_start, r.data_interval_end, r.cancel_reason, r.previous_run,
+    r.run_after, r.data_interval_start, r.data_interval_end, r.cancel_reason, r.previous_run, r.backfill,
     v.number as version_number
 from tickless.dag_run r
 join tickless.dag_version v on v.key = r.version
@@ -47,7 +47,7 @@ limit $4
 select
     r.key, r.dag_id, r.run_id, r.version, r.state, r.run_type, r.conf, r.logical_date, r.queued_at,
     r.started_at, r.ended_at, r.created_upto, r.cancel_requested_at, r.frozen, r.idempotency_key,
-    r.run_after, r.data_interval_start, r.data_interval_end, r.cancel_reason, r.previous_run,
+    r.run_after, r.data_interval_start, r.data_interval_end, r.cancel_reason, r.previous_run, r.backfill,
     v.number as version_number
 from tickless.dag_run r
 join tickless.dag_version v on v.key = r.version
@@ -59,7 +59,7 @@ where r.key = $1
 select
     r.key, r.dag_id, r.run_id, r.version, r.state, r.run_type, r.conf, r.logical_date, r.queued_at,
     r.started_at, r.ended_at, r.created_upto, r.cancel_requested_at, r.frozen, r.idempotency_key,
-    r.run_after, r.data_interval_start, r.data_interval_end, r.cancel_reason, r.previous_run,
+    r.run_after, r.data_interval_start, r.data_interval_end, r.cancel_reason, r.previous_run, r.backfill,
     v.number as version_number
 from tickless.dag_run r
 join tickless.dag_version v on v.key = r.version
@@ -71,7 +71,7 @@ where r.dag_id = $1 and r.run_id = $2
 select
     r.key, r.dag_id, r.run_id, r.version, r.state, r.run_type, r.conf, r.logical_date, r.queued_at,
     r.started_at, r.ended_at, r.created_upto, r.cancel_requested_at, r.frozen, r.idempotency_key,
-    r.run_after, r.data_interval_start, r.data_interval_end, r.cancel_reason, r.previous_run,
+    r.run_after, r.data_interval_start, r.data_interval_end, r.cancel_reason, r.previous_run, r.backfill,
     v.number as version_number
 from tickless.dag_run r
 join tickless.dag_version v on v.key = r.version
@@ -83,7 +83,7 @@ where r.idempotency_key = $1
 select
     r.key, r.dag_id, r.run_id, r.version, r.state, r.run_type, r.conf, r.logical_date, r.queued_at,
     r.started_at, r.ended_at, r.created_upto, r.cancel_requested_at, r.frozen, r.idempotency_key,
-    r.run_after, r.data_interval_start, r.data_interval_end, r.cancel_reason, r.previous_run,
+    r.run_after, r.data_interval_start, r.data_interval_end, r.cancel_reason, r.previous_run, r.backfill,
     v.number as version_number
 from tickless.dag_run r
 join tickless.dag_version v on v.key = r.version
@@ -98,3 +98,18 @@ select dag_run_key, state, count(*) as count
 from tickless.task_instance
 where dag_run_key = any ($1)
 group by dag_run_key, state
+
+-- name: runs_of_backfill :many
+-- Runs of one backfill, newest first.
+-- $1 backfill bigint · $2 before: key bigint or null · $3 states text[] or null · $4 limit int · $5 dag_id text or null
+select
+    r.key, r.dag_id, r.run_id, r.version, r.state, r.run_type, r.conf, r.logical_date, r.queued_at,
+    r.started_at, r.ended_at, r.created_upto, r.cancel_requested_at, r.frozen, r.idempotency_key,
+    r.run_after, r.data_interval_start, r.data_interval_end, r.cancel_reason, r.previous_run, r.backfill,
+    v.number as version_number
+from tickless.dag_run r
+join tickless.dag_version v on v.key = r.version
+where r.backfill = $1 and r.key < coalesce($2, 9223372036854775807)
+    and ($3::text[] is null or r.state = any ($3)) and ($5::text is null or r.dag_id = $5)
+order by r.key desc
+limit $4
