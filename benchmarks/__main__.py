@@ -1,6 +1,6 @@
 """`make bench`: the figures of the README, beside the limits of the machine measured in the same run.
 
-    python -m benchmarks [--rounds N] [--json FILE] [chain fan trigger idle]
+    python -m benchmarks [--rounds N] [--json FILE] [chain fan trigger map idle]
 
 Every figure is the median of the rounds. Nothing here is a test: it prints, it does not judge.
 """
@@ -29,6 +29,7 @@ CONFIG = """
 [limits]
 parallelism = 16
 dag_concurrency = 16
+max_map_length = 100000
 [executors.local]
 slots = 16
 """
@@ -40,11 +41,8 @@ def chain(house: House, rounds: int, dsn: str) -> dict[str, float]:
     hops: list[float] = []
     parts: list[tuple[float, ...]] = []
     for _ in range(rounds):
-        seen = len(house.noted())
-        run = house.start_run("chain_30")
-        house.wait(run)
-        noted = sorted(house.noted()[seen:], key=lambda line: line[1])
-        hops.extend((after[2] - before[3]) / 1e6 for before, after in itertools.pairwise(noted))
+        run, noted = _chain(house)
+        hops.extend(_hops(noted))
         parts.extend(_parts(noted, asyncio.run(_attempts(dsn, run))))
     hops.sort()
     split = [statistics.median(column) for column in zip(*parts, strict=True)]
@@ -55,6 +53,54 @@ def chain(house: House, rounds: int, dsn: str) -> dict[str, float]:
         "  to the next one's decision": split[1],
         "  to its start record": split[2],
         "  to the start of its code": split[3],
+    }
+
+
+def _chain(house: House) -> tuple[int, list[tuple[str, str, int, int]]]:
+    """One chain of 30: its run, and what its tasks noted."""
+    seen = len(house.noted())
+    run = house.start_run("chain_30")
+    house.wait(run)
+    return run, sorted(house.noted()[seen:], key=lambda line: line[1])
+
+
+def _hops(noted: list[tuple[str, str, int, int]]) -> list[float]:
+    return [(after[2] - before[3]) / 1e6 for before, after in itertools.pairwise(noted)]
+
+
+def expand(house: House, rounds: int, dsn: str) -> dict[str, float]:
+    """The hop of a chain alone, and while 100,000 instances of a mapped task of another DAG are made; milliseconds."""
+
+    async def made() -> tuple[int, float]:
+        connection = await asyncpg.connect(dsn)
+        try:
+            row = await connection.fetchrow(
+                "select coalesce(max(expanded_upto), 0), extract(epoch from now())::float8 from tickless.task_map"
+            )
+            assert row is not None
+            return int(row[0]), float(row[1])
+        finally:
+            await connection.close()
+
+    house.command("pool", "set", "closed", "0")
+    alone = sorted(hop for _ in range(rounds) for hop in _hops(_chain(house)[1]))
+    house.start_run("map_100k")
+    _, began = asyncio.run(made())
+    beside: list[float] = []
+    count, now = 0, began
+    while count < 100_000:
+        _, noted = _chain(house)
+        count, now = asyncio.run(made())
+        if count < 100_000 or not beside:  # a chain that outlives the expansion was partly alone
+            beside.extend(_hops(noted))
+    beside.sort()
+    return {
+        "hop_ms_median alone": statistics.median(alone),
+        "hop_ms_p99 alone": alone[int(len(alone) * 0.99)],
+        "hop_ms_median beside": statistics.median(beside),
+        "hop_ms_p99 beside": beside[int(len(beside) * 0.99)],
+        "hops beside": len(beside),
+        "seconds until all are made": now - began,
     }
 
 
@@ -140,11 +186,11 @@ def _instant(text: str) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("what", nargs="*", help="chain bash trigger fan idle (all of them when none is named)")
+    parser.add_argument("what", nargs="*", help="chain bash trigger fan map idle (all of them when none is named)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
-    wanted = set(options.what) or {"chain", "bash", "trigger", "fan", "idle"}
+    wanted = set(options.what) or {"chain", "bash", "trigger", "fan", "map", "idle"}
     results: dict[str, Any] = {}
     with House(CONFIG) as house:
         dsn = house.command("db", "url").strip()
@@ -170,6 +216,9 @@ def main() -> None:
             for width, rounds in ((200, options.rounds), (2000, max(1, options.rounds // 2))):
                 results[f"fan of {width}"] = found = fan(house, rounds, width)
                 _print(f"fan of {width} Python tasks, parallelism 16", found)
+        if "map" in wanted:
+            results["map"] = found = expand(house, options.rounds, dsn)
+            _print("chain of 30 while a task of another DAG expands to 100,000 instances", found)
         if "idle" in wanted:
             results["idle"] = found = idle(house, dsn)
             _print(f"idle for {IDLE_SECONDS} s: daemon, launcher and zygotes", found)

@@ -618,6 +618,23 @@ async def test_work_that_is_cut_into_slices_goes_on_by_itself(shop: Shop) -> Non
     await shop.soon(lambda: sum(key.run == run for key in shop.store.instances) == 1500)
 
 
+async def test_large_work_lets_others_commit_before_it(shop: Shop) -> None:
+    """While a flush takes long, it is not decided far ahead: whoever comes then would wait behind all of it."""
+    names = [f"t{number}" for number in range(3000)]
+    shop.dags.append(parsed(make_dag("; ".join(names), dag_id="large", max_active_tasks=5000)))
+    shop.scheduler.offer(shop.dags[-1])
+    await shop.scheduler.decide(SetPool(name="default_pool", slots=0))
+    async with anyio.create_task_group() as tasks:
+        with shop.store.held():
+            tasks.start_soon(shop.start_run, "large")
+            await shop.store.waiting.wait()
+            for _ in range(100):
+                await asyncio.sleep(0)
+            ahead = shop.scheduler.term.backlog_rows
+            assert term_module.MAX_ROWS_AHEAD < ahead <= 3 * term_module.MAX_ROWS_AHEAD
+    await shop.soon(lambda: len([key for key in shop.store.instances if key.task_id in names]) == 3000)
+
+
 async def test_stopping_commits_what_is_decided_and_admits_nothing_more(shop: Shop) -> None:
     run = await shop.start_run()
     await shop.submitted("a")

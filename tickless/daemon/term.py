@@ -57,6 +57,8 @@ from tickless.store.base import QuarantinedEvent, Store, TooMuch
 from tickless.telemetry.log import get_log
 
 MAX_FLUSH_ROWS = 2_000
+MAX_ROWS_AHEAD = 500
+"""Large work goes on only while no more rows than these wait to be committed: everybody else's wait behind them."""
 MAX_BACKLOG_ROWS = 5_000
 
 log = get_log()
@@ -211,7 +213,7 @@ class Term:
         self._continuing = False
         if self.is_over or self._failure is not None:
             return
-        if self.backlog_rows > MAX_BACKLOG_ROWS:
+        if self.backlog_rows > MAX_ROWS_AHEAD:
             self._continuing = True  # the flush loop calls again when there is room
             return
         self.offer(events.WorkContinued())
@@ -300,7 +302,7 @@ class Term:
         failpoint.hit("daemon.before_release")
         self._release(entries)
         self.backlog_rows -= sum(len(entry.decision.writes) for entry in entries)
-        if self._continuing and self.backlog_rows <= MAX_BACKLOG_ROWS:
+        if self._continuing and self.backlog_rows <= MAX_ROWS_AHEAD:
             asyncio.get_running_loop().call_soon(self._continue)
 
     async def _bisect(self, entries: list[Entry]) -> None:
