@@ -16,7 +16,7 @@ SABOTAGES = [
         tests=(UNIT + "test_killed_after_every_single_commit_it_makes_every_run_once",),
     ),
     Sabotage(
-        name="rows_that_are_behind_are_believed",
+        name="rows_behind_a_slot_are_believed",
         file=BACKFILLS,
         old="        if dag.newest_ended > command.last_run:\n",
         new="        if dag.newest_ended < 0:\n",

@@ -151,6 +151,7 @@ class Backfills:
 
     def _cancel(self, backfill: Backfill) -> None:
         backfill.cancelled_at = self._changes.now
+        backfill.is_paused = False  # nobody can unpause it any more, and a run of it may be cleared
         self._write(backfill)
         self._tell(backfill, BackfillStep.CANCELLED)
         for run in list(backfill.queued):

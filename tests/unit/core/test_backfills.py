@@ -233,8 +233,10 @@ def test_cancelled_it_ends_its_queued_runs_and_makes_no_more_and_what_runs_goes_
     book.finish("a")
     book.fill()
     book.alter("clear", "1/a")
+    book.control_backfill("pause")
     book.control_backfill("cancel").expect("backfill 1 cancelled", "run 1 failed")
     assert book.run(1).cancel_reason == "backfill: backfill 1 was cancelled"
+    assert not book.store.backfills[BackfillKey(1)].is_paused, "or a run that is cleared later would never start"
     assert book.run(2).state == "running" and book.store.backfills[BackfillKey(1)].completed_at is None
     book.restart()
     book.backfill(hours(3), hours(3), fill=False)  # another one may begin
