@@ -33,6 +33,7 @@ NAMES = frozenset(
         "daemon.before_ack",  # effects have left, callers are answered, no report is acknowledged
         "daemon.after_slice",  # a slice of a clear or mark is committed, more may follow
         "daemon.after_backfill_slice",  # slots of a backfill are dealt with, more may follow
+        "daemon.before_past",  # a run is committed, its previous run has not been looked for
         "daemon.before_answer",  # what a task asked for is committed, it has not been told
         "store.before_epoch",  # about to take the lead
         "store.after_epoch",  # the epoch is ours, nothing has been read

@@ -14,7 +14,17 @@ from tickless.core.snapshot import Snapshot
 from tickless.errors import Conflict, Unavailable, Unstorable
 from tickless.model.backfill import BackfillKey, BackfillRow, Reprocess
 from tickless.model.id import UNMAPPED, AttemptId, Epoch, RunKey, TaskId, TaskKey, VersionKey
-from tickless.model.row import DagGone, DagRow, DagVanishedRow, InstanceTally, MapRow, PoolRow, RequestDone, XComRow
+from tickless.model.row import (
+    DagGone,
+    DagRow,
+    DagVanishedRow,
+    InstanceTally,
+    MapRow,
+    PoolRow,
+    RequestDone,
+    RunRow,
+    XComRow,
+)
 from tickless.model.schedule import ScheduleKind, ScheduleSpec
 from tickless.model.state import AttemptState, EndReason, RunState, TaskState
 from tickless.store.base import ImportProblem, QuarantinedEvent, Store
@@ -61,6 +71,7 @@ async def test_every_field_comes_back_as_it_was_written(store: Store) -> None:
             run_after=NOW,
             data_interval_start=NOW - timedelta(days=1),
             data_interval_end=NOW + timedelta(microseconds=1),
+            previous_run=RunKey(7),
         ),
         instance(
             *("extract",),
@@ -225,7 +236,14 @@ async def test_writes_of_one_row_become_one_with_the_first_guard_and_the_last_im
 
 async def test_an_update_changes_every_changeable_field(store: Store, epoch: Epoch) -> None:
     after = replace(
-        run(), state=RunState.QUEUED, started_at=NOW, ended_at=NOW, created_upto=9, cancel_requested_at=NOW, frozen="x"
+        run(),
+        state=RunState.QUEUED,
+        started_at=NOW,
+        ended_at=NOW,
+        created_upto=9,
+        cancel_requested_at=NOW,
+        frozen="x",
+        previous_run=RunKey(7),
     )
     ended = attempt(
         *(1,),
@@ -461,6 +479,67 @@ async def test_what_is_pushed_is_found_by_task_and_key(store: Store, epoch: Epoc
     wanted = [("a", "k"), ("a", "l"), ("b", "k"), ("m", "k"), ("none", "k")]
     assert await store.pushed(RunKey(1), wanted) == {("a", "k"): "1", ("a", "l"): "2"}
     assert await store.pushed(RunKey(1), []) == {}
+
+
+def day(key: int, number: int | None, **rest: Any) -> RunRow:
+    """A run for the logical date of that day."""
+    date = NOW + timedelta(days=number) if number is not None else None
+    return run(key, logical_date=date, **({"run_type": "manual"} | rest))
+
+
+@pytest.mark.parametrize(
+    ("others", "only_scheduled", "expected"),
+    [
+        ([], False, None),
+        ([day(2, 1), day(3, 2)], False, 3),
+        ([day(2, 2), day(3, 1)], False, 2),
+        ([day(2, 2), day(3, 2)], False, 3),
+        ([day(2, 4), day(3, 3)], False, None),  # day 3 is asked for
+        ([day(2, 1), day(11, 2)], False, 2),  # made after run 10, which asks
+        ([day(2, None)], False, None),
+        ([day(2, 1), day(3, 2, dag_id="other")], False, 2),
+        ([day(2, 1, run_type="scheduled"), day(3, 2)], False, 3),
+        ([day(2, 1, run_type="scheduled"), day(3, 2)], True, 2),
+        ([day(2, 1, run_type="backfill"), day(3, 2, run_type="operator_triggered")], True, 2),
+        ([day(2, 1, state=RunState.FAILED), day(3, 0)], False, 2),
+    ],
+)
+async def test_the_previous_run_is_the_latest_by_logical_date_among_those_made_before(
+    store: Store, epoch: Epoch, others: list[RunRow], only_scheduled: bool, expected: int | None
+) -> None:
+    await store.flush(epoch, new(version(2, dag_id="other"), *others))
+    found = await store.previous_run(RunKey(10), "etl", NOW + timedelta(days=3), only_scheduled=only_scheduled)
+    assert (found.key if found is not None else None) == expected
+
+
+async def test_the_previous_run_comes_with_its_counts_and_so_does_it_with_a_load(store: Store, epoch: Epoch) -> None:
+    finished = [
+        *(instance("extract", run=2, state=TaskState.SUCCESS, map_index=index) for index in (0, 1)),
+        instance("extract", run=2, state=TaskState.FAILED, map_index=2),
+        instance("load", run=2, state=TaskState.SKIPPED),
+    ]
+    unread = instance("load", run=3, state=TaskState.SUCCESS)
+    await store.flush(
+        epoch,
+        new(
+            *(day(2, 1, state=RunState.FAILED), day(3, 2, state=RunState.SUCCESS)),
+            *(day(4, 3, previous_run=RunKey(2)), day(5, 4, previous_run=RunKey(4)), day(6, 0, previous_run=RunKey(0))),
+            day(7, 5, state=RunState.SUCCESS, previous_run=RunKey(3)),
+            *(*finished, unread, instance("load", run=4, state=TaskState.SUCCESS)),
+        ),
+    )
+    expected = [
+        InstanceTally(run=RunKey(2), task_id=TaskId(task_id), state=state, count=count)
+        for task_id, state, count in (
+            ("extract", TaskState.FAILED, 1),
+            ("extract", TaskState.SUCCESS, 2),
+            ("load", TaskState.SKIPPED, 1),
+        )
+    ]
+    found = await store.previous_run(RunKey(4), "etl", NOW + timedelta(days=2), only_scheduled=False)
+    assert found is not None and sorted(found.tallies, key=str) == sorted(expected, key=str)
+    # Of finished runs only those that an unfinished one looks at.
+    assert sorted((await store.load()).past_tallies, key=str) == sorted(expected, key=str)
 
 
 async def test_open_requests_come_oldest_first_until_they_are_done(subject: Subject, epoch: Epoch) -> None:

@@ -35,6 +35,7 @@ FILES = (
     "look_back.py",
     "mapped_words.py",
     "outputs_by_key.py",
+    "running_total.py",
     "structure.py",
     "templates.py",
     "workday_report.py",
@@ -134,6 +135,13 @@ def test_fan_out_counts_each_file(bundle: Bundle, results: Callable[[str], Path]
     expected = subprocess.run(["sha256sum", *texts], check=True, capture_output=True, text=True).stdout.splitlines()
     assert list(summary["checksums"].values()) == [line.split()[0] for line in expected]
     assert json.loads((folder / "summary.json").read_text()) == summary
+
+
+def test_running_total_builds_on_the_day_before(bundle: Bundle, results: Callable[[str], Path]) -> None:
+    results("running_total")
+    spec, call = load(bundle, "running_total")
+    assert {task.task_id: task.depends_on_past for task in spec.tasks} == {"count": False, "add_up": True}
+    assert [call["add_up"]({"count": day}) for day in (1, 2, 3)] == [1, 3, 6]
 
 
 def test_flaky_succeeds_at_the_third_try(bundle: Bundle, results: Callable[[str], Path]) -> None:

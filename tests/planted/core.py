@@ -23,7 +23,84 @@ LIMIT = "tests/unit/core/test_admission.py::"
 
 TIME = "tests/unit/core/test_schedules.py::"
 
+PAST = "tickless/core/past.py"
+LOOKS_BACK = "tests/unit/core/test_past.py::"
+
 SABOTAGES = [
+    Sabotage(
+        name="previous_run_that_has_failed_is_as_good_as_done",
+        file=PAST,
+        old="    return Blocker(key, task_id, state.value, is_over=True) if state is not None else None\n",
+        new="    return None\n",
+        tests=(LOOKS_BACK + "test_it_starts_after_success_and_after_skipped[True-failed-False]", MACHINE),
+    ),
+    Sabotage(
+        name="skipped_does_not_count_as_satisfied",
+        file=PAST,
+        old="frozenset({TaskState.SUCCESS, TaskState.SKIPPED, TaskState.REMOVED})",
+        new="frozenset({TaskState.SUCCESS})",
+        tests=(LOOKS_BACK + "test_it_starts_after_success_and_after_skipped[True-skipped-True]",),
+    ),
+    Sabotage(
+        name="nobody_is_woken_by_the_end_of_the_previous_task",
+        file=RUNS,
+        old="        self.tell_followers(run, instance.task.spec.task_id)\n        self._end_if",
+        new="        self._end_if",
+        tests=(LOOKS_BACK + "test_only_those_that_look_at_it_are_woken", MACHINE),
+    ),
+    Sabotage(
+        name="nobody_is_woken_by_a_mark",
+        file=REVISION,
+        old="        self._runs.tell_followers(run, task.spec.task_id)\n",
+        new="",
+        tests=(LOOKS_BACK + "test_a_mark_lets_it_start[False]",),
+    ),
+    Sabotage(
+        name="what_a_mark_made_of_a_finished_run_is_not_kept",
+        file=REVISION,
+        old="        self._runs.past.revised(run)\n",
+        new="",
+        tests=(LOOKS_BACK + "test_a_mark_lets_it_start[True]",),
+    ),
+    Sabotage(
+        name="past_that_was_read_too_early_is_believed",
+        file=PAST,
+        old="        if previous in changed and previous not in self._runs:\n",
+        new="        if False:\n",
+        tests=(
+            LOOKS_BACK + "test_an_answer_that_a_mark_has_overtaken_is_asked_for_again",
+            LOOKS_BACK + "test_an_answer_that_the_end_of_the_run_has_overtaken_is_asked_for_again",
+            LOOKS_BACK + "test_a_run_that_is_deleted_before_it_is_looked_at_is_not_waited_for",
+        ),
+    ),
+    Sabotage(
+        name="answer_to_an_earlier_question_is_believed",
+        file=PAST,
+        old="        if number != answer.number:\n",
+        new="        if not number:\n",
+        tests=(LOOKS_BACK + "test_an_answer_to_a_run_that_has_ended_means_nothing",),
+    ),
+    Sabotage(
+        name="past_is_not_asked_for_again_after_a_restart",
+        file=PAST,
+        old="            self._ask(run)\n\n    def leave",
+        new="            if run.created_upto == 0:\n                self._ask(run)\n\n    def leave",
+        tests=(LOOKS_BACK + "test_until_it_is_read_it_waits", MACHINE),
+    ),
+    Sabotage(
+        name="cleared_run_waits_for_the_place_of_one_that_waits_for_it",
+        file=RUNS,
+        old="(run for run in again if",
+        new="(run for run in again if False and",
+        tests=(LOOKS_BACK + "test_a_cleared_run_is_not_kept_out_by_one_that_waits_for_it",),
+    ),
+    Sabotage(
+        name="counts_of_the_past_are_forgotten_at_a_restart",
+        file=RESTORE,
+        old="        for tally in snapshot.past_tallies:\n            tallies[tally.run].append(tally)\n",
+        new="",
+        tests=(LOOKS_BACK + "test_without_ignoring_the_first_it_waits_until_somebody_marks_it", MACHINE),
+    ),
     Sabotage(
         name="slot_is_not_committed_with_its_run",
         file=SCHEDULES,

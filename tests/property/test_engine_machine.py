@@ -91,6 +91,9 @@ def _tasks(draw: st.DrawFn) -> Iterator[TaskSpec]:
             pool_slots=draw(st.sampled_from((1, 1, 1, 2, 3))),
             max_active_tis_per_dag=draw(st.sampled_from((None, None, None, 1, 2))),
             max_active_tis_per_dagrun=draw(st.sampled_from((None, None, 1))),
+            depends_on_past=draw(st.sampled_from((False, False, True))),
+            wait_for_downstream=draw(st.sampled_from((False, False, False, True))),
+            ignore_first_depends_on_past=draw(st.sampled_from((True, True, False))),
             priority_weight=draw(st.sampled_from((1, 1, 2, 3))),
             queue=draw(st.sampled_from(("default", "default", "fast", "nowhere"))),
         )
@@ -190,6 +193,22 @@ class EngineMachine(RuleBasedStateMachine):
         dag_ids = sorted(self.world.specs)
         if dag_ids:
             self.world.start_run(dag_ids[pick % len(dag_ids)])
+
+    @rule(pick=PICK, day=st.integers(-3, 3))
+    def start_dated_run(self, pick: int, day: int) -> None:
+        dag_ids = sorted(self.world.specs)
+        if dag_ids:
+            self.world.start_run(dag_ids[pick % len(dag_ids)], logical_date=START + timedelta(days=day))
+
+    @precondition(lambda self: self.world.questions)
+    @rule(pick=PICK)
+    def read_past(self, pick: int) -> None:
+        self.world.read_past(pick % len(self.world.questions))
+
+    @precondition(lambda self: self.world.answers)
+    @rule(pick=PICK)
+    def tell_past(self, pick: int) -> None:
+        self.world.tell_past(pick % len(self.world.answers))
 
     @rule(pick=PICK, key=st.sampled_from(("k1", "k2")))
     def start_run_with_key(self, pick: int, key: str) -> None:
@@ -335,8 +354,7 @@ class EngineMachine(RuleBasedStateMachine):
     def go_on_for_a_while(self, ends: list[AttemptState]) -> None:
         """All is well for once: some processes start and end, and everything is committed."""
         world = self.world
-        world.drain()
-        world.flush()
+        world.read_all_pasts()
         for attempt_id in list(world.launcher.waiting):
             world.start_process(attempt_id)
         for state in ends:

@@ -30,6 +30,7 @@ STARTED = (
     "looked_for",
     "mapped_words",
     "outputs_by_key",
+    "running_total",
     "structure",
     "templates",
     "workday_report",

@@ -91,6 +91,12 @@ def picture(engine: Engine) -> dict[str, Any]:
             if dag.armed_at is not None and not is_full(dag)  # then the end of a run looks at it again
         },
         "closed": sorted(run.key for run in runs if run.slots.is_closed),
+        "ended runs": {
+            key: {task_id: dict(states) for task_id in run.index_of if (states := run.states(task_id))}
+            for key, run in engine.past.ended.items()
+        },
+        "followers": {key: sorted(followers) for key, followers in engine.past.followers.items()},
+        "queued again": {dag.dag_id: sorted(dag.queued_again) for dag in engine.dags.values() if dag.queued_again},
         "timers": sorted(
             (
                 (due_at, repr(timer))

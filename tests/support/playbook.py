@@ -24,6 +24,7 @@ from typing import Any
 
 from tests.support.builders import decode_spec, make_dag, parsed
 from tests.support.clock import VirtualClock
+from tests.support.past import read_past
 from tickless.core import commands, events
 from tickless.core.backfills import name_of
 from tickless.core.choice import XCOM_CHOICE_KEY
@@ -34,6 +35,7 @@ from tickless.core.decision import (
     Decision,
     Effect,
     Launch,
+    PastWanted,
     RunChanged,
     SlotsSkipped,
     SlotsWanted,
@@ -136,6 +138,8 @@ class Playbook:
         self.routing = routing or Routing()
         self.schedule_rules = schedule_rules
         self.steps = 0
+        self.questions: list[PastWanted] = []
+        self.reads_past = True  # else questions stay open
         self.restart()
         for name, slots in (pools or {}).items():
             self.set_pool(name, slots)
@@ -146,10 +150,7 @@ class Playbook:
 
     def when(self, event: events.Event | commands.Command, *, drain: bool = True) -> Outcome:
         """One step, and with `drain` all the work that it left over; each is committed at once."""
-        decisions = [self._step(event)]
-        while drain and decisions[-1].more:
-            decisions.append(self._step(events.WorkContinued()))
-        return Outcome(self, decisions, self.clock.now())
+        return self._go_on([self._step(event)], drain=drain)
 
     def dag(self, shape: str, *, dag_id: str = "dag", **options: Any) -> Outcome:
         """A DAG file was parsed."""
@@ -267,10 +268,8 @@ class Playbook:
     def restart(self, *, drain: bool = True) -> Outcome:
         """The daemon is killed and another takes over: a new epoch, and an engine restored from rows."""
         self.engine = self._new_engine()
-        decisions = [self._commit(self.engine.restore(self.store.load_now(), self.clock.now()))]
-        while drain and decisions[-1].more:
-            decisions.append(self._step(events.WorkContinued()))
-        return Outcome(self, decisions, self.clock.now())
+        self.questions = []
+        return self._go_on([self._commit(self.engine.restore(self.store.load_now(), self.clock.now()))], drain=drain)
 
     def freeze(self, run: int = 1) -> Outcome:
         """An event of this run was quarantined: the shell freezes it and rebuilds."""
@@ -379,6 +378,15 @@ class Playbook:
             schedule_rules=self.schedule_rules,
         )
 
+    def _go_on(self, decisions: list[Decision], *, drain: bool) -> Outcome:
+        """What the shell does by itself after a step: more steps, and reading which run is the previous one."""
+        while drain and (decisions[-1].more or (self.reads_past and self.questions)):
+            if decisions[-1].more:
+                decisions.append(self._step(events.WorkContinued()))
+            else:
+                decisions.append(self._step(read_past(self.store, self.questions.pop(0))))
+        return Outcome(self, decisions, self.clock.now())
+
     def _step(self, event: events.Event | commands.Command) -> Decision:
         return self._commit(self.engine.step(event, self.clock.now()))
 
@@ -386,6 +394,7 @@ class Playbook:
         self.steps += 1
         if decision.writes:
             self.store.flush_now(self.engine.epoch, decision.writes)
+        self.questions += [effect for effect in decision.effects if isinstance(effect, PastWanted)]
         return decision
 
     def _all(self, reports: Iterable[events.Event]) -> Outcome:

@@ -16,12 +16,13 @@ from typing import Any
 
 from tests.support.builders import decode_spec, parsed
 from tests.support.clock import VirtualClock
+from tests.support.past import read_past
 from tests.support.picture import owed, picture, semaphores, told
 from tests.support.slots import check_schedules, check_slots
 from tests.support.trigger_rules import FAIL, RUN, SKIP, WAIT, possible_verdicts, slow_verdict
 from tickless.core import commands, events
 from tickless.core.choice import XCOM_CHOICE_KEY
-from tickless.core.decision import AckReport, Decision, Launch, StopAttempt, Write
+from tickless.core.decision import AckReport, Decision, Launch, PastWanted, StopAttempt, Write
 from tickless.core.engine import Engine
 from tickless.core.record import MARKED_RUN_SUCCESS
 from tickless.core.timers import RetryDue, RunTimeoutDue
@@ -59,6 +60,7 @@ from tickless.store.memory import MemoryStore
 from tickless.store.revised import counted
 
 MARKS = {EndReason.MARKED_SUCCESS.value, EndReason.MARKED_FAILED.value}
+SATISFIED = (TaskState.SUCCESS, TaskState.SKIPPED, TaskState.REMOVED)
 DRAIN_CEILING = 5_000
 """More steps than any drain of these small worlds needs; reaching it means work that never ends."""
 
@@ -159,6 +161,46 @@ class Rows:
             {key: json.loads(row.value) for (key, name), row in store.xcoms.items() if name == XCOM_CHOICE_KEY},
         )
 
+    def previous(self, run: RunRow) -> RunKey | None:
+        """The previous run of a run, looked up anew: the last one by logical date among those made before it."""
+        schedule = self.specs[run.version].schedule
+        before = [
+            (each.logical_date, each.key)
+            for each in self.runs.values()
+            if each.dag_id == run.dag_id
+            and each.key < run.key
+            and each.logical_date is not None
+            and run.logical_date is not None
+            and each.logical_date < run.logical_date
+            and not (schedule is not None and schedule.catchup and each.run_type == "manual")
+        ]
+        return max(before)[1] if before else None
+
+    def waits_for_past(self, key: TaskKey) -> list[TaskKey]:
+        """What its past wants and has not: instances of the previous run, or itself where that has no such task."""
+        spec, run = self.spec_of(key), self.runs[key.run]
+        previous = self.previous(run)
+        if not (spec.depends_on_past or spec.wait_for_downstream) or previous is None:
+            return []
+        names: dict[str, bool] = {key.task_id: True}
+        if spec.wait_for_downstream:
+            dag = self.specs[run.version]
+            names |= {task.task_id: False for task in dag.tasks if key.task_id in task.upstream}
+        there = {task.task_id for task in self.specs[self.runs[previous].version].tasks}
+        is_over = self.runs[previous].state in FINISHED_RUN_STATES
+        found: list[TaskKey] = []
+        for task_id, is_itself in names.items():
+            rows: dict[TaskKey, TaskState] = {
+                at: row.state for at, row in self.instances.items() if at[:2] == (previous, task_id)
+            }
+            if task_id not in there:
+                found += [key] if is_itself and not spec.ignore_first_depends_on_past else []
+            elif not rows and not is_over:
+                found.append(TaskKey(previous, TaskId(task_id)))
+            found += [at for at, state in rows.items() if state not in SATISFIED]
+        never_began = is_over and not any(at.run == previous for at in self.instances)
+        return [] if never_began else found
+
     def spec_of(self, key: TaskKey) -> TaskSpec:
         dag = self.specs[self.runs[key.run].version]
         return next(task for task in dag.tasks if task.task_id == key.task_id)
@@ -228,6 +270,8 @@ class World:
         self.batch: list[Decision] = []  # decided, not committed
         self.has_more = False
         self.is_stopping = False
+        self.questions: list[PastWanted] = []  # nobody has looked yet
+        self.answers: list[events.PastFound] = []  # read, and not told yet
         self.offered: set[int] = set()  # trigger requests that the present daemon has seen
         self.old_leader: tuple[Epoch, list[Decision]] | None = None
         self.counts: Counter[str] = Counter()
@@ -260,8 +304,8 @@ class World:
 
     def _adopt(self, decision: Decision) -> None:
         self.has_more = decision.more
-        self._check_decision(decision)
         self.batch.append(decision)
+        self._check_decision(decision)
         self.wake_at = decision.wake_at
 
     def drain(self) -> None:
@@ -298,12 +342,15 @@ class World:
                     acked = self.store.attempts.get(effect.attempt_id)
                     assert acked is None or acked.state not in LIVE_ATTEMPT_STATES, "acked before its end is committed"
                     self.launcher.ack(effect.attempt_id)
+                case PastWanted():
+                    self.questions.append(effect)
 
     def restart(self) -> None:
         """RAM is thrown away; a new leader takes over from the rows."""
         if self.batch:
             self.old_leader = (self.engine.epoch, self.batch)
         self.batch, self.link, self.offered = [], [], set()
+        self.questions, self.answers = [], []
         self.is_stopping = False
         self.rows = Rows.of(self.store)
         epoch = self.store.take_epoch_now("world")
@@ -331,12 +378,43 @@ class World:
         if self.specs.pop(dag_id, None) is not None:
             self.offer(events.DagVanished(dag_id=dag_id))
 
-    def start_run(self, dag_id: str, *, run_id: str | None = None, idempotency_key: str | None = None) -> None:
+    def start_run(
+        self,
+        dag_id: str,
+        *,
+        run_id: str | None = None,
+        idempotency_key: str | None = None,
+        logical_date: datetime | None = None,
+    ) -> None:
         if any(row.idempotency_key == idempotency_key is not None for row in self._finished_runs()):
             return  # the API looks a finished run up by its key
         if any((row.dag_id, row.run_id) == (dag_id, run_id) for row in self._finished_runs()):
             return  # Postgres would refuse the name
-        self.offer(commands.StartRun(dag_id=dag_id, run_id=run_id, idempotency_key=idempotency_key))
+        self.offer(
+            commands.StartRun(dag_id=dag_id, run_id=run_id, idempotency_key=idempotency_key, logical_date=logical_date)
+        )
+
+    def read_past(self, index: int) -> None:
+        """Somebody looks into the rows, for the previous run of a run."""
+        self.answers.append(read_past(self.store, self.questions.pop(index)))
+
+    def tell_past(self, index: int) -> None:
+        """The answer arrives, perhaps long after it was read."""
+        self.offer(self.answers.pop(index))
+        self.counts["pasts read"] += 1
+
+    def read_all_pasts(self) -> None:
+        """Until nothing is asked any more."""
+        for _ in range(DRAIN_CEILING):
+            self.drain()
+            self.flush()
+            if self.questions:
+                self.read_past(0)
+            elif self.answers:
+                self.tell_past(0)
+            else:
+                return
+        raise AssertionError("I7: it asks for ever")
 
     def request_run(self, dag_id: str) -> None:
         """Somebody's transaction commits a trigger request."""
@@ -554,6 +632,8 @@ class World:
                         "I6: it is finished"
                     )
                     rows.runs[run.key] = run
+                    if run.previous_run is not None and (old_run is None or old_run.previous_run is None):
+                        assert (run.previous_run or None) == rows.previous(run), f"{run} looks at the wrong run"
                 case InstanceRow() as instance:
                     old = rows.instances.get(instance.key)
                     assert write.expected == ((old.state, old.attempt_id) if old is not None else None)
@@ -598,6 +678,7 @@ class World:
             if instance.reason not in MARKS:
                 self._check_rule(old, instance)
             self._check_choice(old, instance)
+            self._check_past(old, instance)
             self._check_fail_fast(old, instance)
         check_slots(self, decision, old_runs)
         new = [
@@ -652,6 +733,19 @@ class World:
                 return
         verdict = {TaskState.SKIPPED: SKIP, TaskState.UPSTREAM_FAILED: FAIL}.get(new.state, RUN)
         assert verdict in possible_verdicts(rule, upstream), f"I2: {new.key} is {new.state}: {rule} of {upstream}"
+
+    def _check_past(self, old: InstanceRow | None, new: InstanceRow) -> None:
+        """No instance starts before what it looks at in the previous run has ended well."""
+        has_waited = old is None or old.state in (TaskState.NONE, TaskState.RESTARTING)
+        is_expanded = new.map_index != UNMAPPED and old is None  # that was judged when the expansion began
+        begins = new.state in (TaskState.SCHEDULED, TaskState.QUEUED, TaskState.RUNNING, TaskState.SUCCESS)
+        if has_waited and begins and not is_expanded and new.reason not in MARKS:
+            wanted = self.rows.waits_for_past(new.key)
+            assert not wanted, f"{new.key} starts, and its past does not let it: {wanted}"
+            spec = self.rows.spec_of(new.key)
+            self.counts["let through by its past"] += spec.depends_on_past and bool(
+                self.rows.previous(self.rows.runs[new.run])
+            )
 
     def _check_map(self, new: MapRow) -> None:
         """A cursor never goes back, nor past what has rows. What has begun to be expanded under one limit goes on under
@@ -730,14 +824,23 @@ class World:
             spec_of_dag = rows.specs[current if current is not None else run.version]
             own = spec_of_dag.max_active_runs
             limit = own if own is not None else self.limits.max_active_runs_per_dag
+            if self._is_wanted(run):
+                continue
             active = sum(
                 each.dag_id == run.dag_id
                 and each.state is RunState.RUNNING
+                and not (each in started and each is not run and self._is_wanted(each))
                 # Of a vanished DAG each run brings its own limit: a later one may have joined it in the same step.
                 and (current is not None or each.key <= run.key)
                 for each in rows.runs.values()
             )
             assert active <= limit, f"I4: max_active_runs: {active} of {limit}"
+
+    def _is_wanted(self, run: RunRow) -> bool:
+        """A running run looks at it: it may start again beyond max_active_runs."""
+        return run.created_upto > 0 and any(
+            each.previous_run == run.key and each.state is RunState.RUNNING for each in self.rows.runs.values()
+        )
 
     def _task_limit(self, run: RunRow, task_id: str) -> int | None:
         """The current version's; of a vanished DAG, that of the newest version that an unfinished run has."""
@@ -798,9 +901,15 @@ class World:
                 if instance.state is TaskState.NONE:
                     rule = instance.task.spec.trigger_rule
                     verdict = slow_verdict(rule, rows.upstream_states(instance.key))
+                    waits_for_past = verdict == RUN and (
+                        bool(rows.waits_for_past(instance.key)) or run.key in self._asking()
+                    )
                     is_unknown = instance.task.spec.mapped and rows.extent(instance.key) is None
-                    assert verdict == WAIT or (verdict == RUN and is_unknown), f"I3: {instance.key} sleeps"
-                    places.append("waits for upstream")
+                    assert verdict == WAIT or (verdict == RUN and is_unknown) or waits_for_past, (
+                        f"I3: {instance.key} sleeps"
+                    )
+                    places.append("waits for upstream, or for its past")
+                    self.counts["waits for its past"] += waits_for_past
                 if instance.group is not None:
                     assert instance.state is TaskState.SCHEDULED
                     assert [each for _, each in instance.group.members].count(instance) == 1
@@ -819,6 +928,11 @@ class World:
                 assert len(places) == 1, f"I3: {instance.key} ({instance.state}) {places or 'is nowhere'}"
         for semaphore in (engine.parallelism, *engine.executors.values(), *engine.pools.values()):
             assert semaphore.used >= 0
+
+    def _asking(self) -> set[RunKey]:
+        """Runs whose previous run is being looked for."""
+        asked = {each.run for entry in self.batch for each in entry.effects if isinstance(each, PastWanted)}
+        return asked | {each.run for each in self.questions} | {each.run for each in self.answers}
 
     def _check_fail_fast(self, old: InstanceRow | None, new: InstanceRow) -> None:
         """A run with fail_fast does not go on after a failure (one that somebody declared does not count)."""
@@ -848,8 +962,7 @@ class World:
         if self.is_stopping:
             return  # that wish is not in the rows
         self.offer(events.TimePassed())  # a restored engine acts at once upon what is due
-        self.drain()
-        self.flush()
+        self.read_all_pasts()
         twin = self._new_engine(Epoch(self.store.epoch + 1))
         snapshot = self.store.load_now()
         decisions = [twin.restore(snapshot, self.clock.now())]
@@ -893,6 +1006,7 @@ class World:
         )
         self.reload(limits, Routing(executors={"local": 100}, queues=dict.fromkeys(sorted(queues), "local")))
         self._run_to_rest()
+        self._satisfy_pasts()
         unfinished = [row for row in self.store.runs.values() if row.state not in FINISHED_RUN_STATES]
         assert not unfinished, f"I7: {unfinished} never end"
         assert not self.engine.runs and not self.engine.attempts
@@ -902,13 +1016,28 @@ class World:
         opened = [request for request in self.store.open_requests_now() if request.dag_id in self.specs]
         assert not opened, "a request was forgotten"
 
+    def _satisfy_pasts(self) -> None:
+        """What waits for its past waits for something that has failed; somebody declares that done, run by run."""
+        for _ in range(DRAIN_CEILING):
+            if not self.engine.runs:
+                return
+            run = self.engine.runs[min(self.engine.runs)]
+            waiting = [each.key for each in run.instances.values() if self.rows.waits_for_past(each.key)]
+            assert waiting, f"I7: {run.key} waits for nothing"
+            wanted = self.rows.waits_for_past(waiting[0])
+            for key in wanted:
+                self.alter(key.run, commands.TaskVerb.MARK_SUCCESS, [key.task_id], is_behind=False)
+            self._run_to_rest()
+            if run.key in self.engine.runs and self.rows.waits_for_past(waiting[0]):
+                self.cancel(run.key)  # of mapped tasks nothing can be marked
+                self._run_to_rest()
+        raise AssertionError("I7: it goes on for ever")
+
     def _run_to_rest(self) -> None:
         for _ in range(DRAIN_CEILING):
             self.serve_requests()
-            self.drain()
-            if self.batch:
-                self.flush()
-            elif self.link:
+            self.read_all_pasts()
+            if self.link:
                 self.deliver(0)
             elif self.launcher.to_stop:
                 self.obey_stop(next(iter(self.launcher.to_stop)))

@@ -1,7 +1,7 @@
 """The arguments that every task takes, and the checks that turn what was written into what a TaskSpec holds.
 
 Airflow's names and defaults. An argument of Airflow that this release does not have is accepted when its value asks
-for nothing (`depends_on_past=False`), and refused by name otherwise: nothing that was asked for is silently dropped.
+for nothing (`run_as_user=None`), and refused by name otherwise: nothing that was asked for is silently dropped.
 """
 
 from __future__ import annotations
@@ -50,6 +50,12 @@ class TaskArguments(TypedDict, total=False):
     """Instances of this task at once, over all runs of the DAG; default: no limit."""
     max_active_tis_per_dagrun: int | None
     """Instances of this task at once in one run (of a mapped task); default: no limit."""
+    depends_on_past: bool
+    """Start only when the same task of the previous run was successful or skipped; default: False."""
+    wait_for_downstream: bool
+    """The same, and the tasks directly below it in the previous run too; implies depends_on_past."""
+    ignore_first_depends_on_past: bool
+    """Do not wait where the previous run has no such task; default: True."""
     priority_weight: int
     weight_rule: str
     """downstream (default: own weight + that of all tasks below) | upstream | absolute."""
@@ -161,6 +167,9 @@ _CHECKS: Mapping[str, tuple[str, Callable[[str, object], Any]]] = {
     "pool_slots": ("pool_slots", whole),
     "max_active_tis_per_dag": ("max_active_tis_per_dag", optional_whole),
     "max_active_tis_per_dagrun": ("max_active_tis_per_dagrun", optional_whole),
+    "depends_on_past": ("depends_on_past", flag),
+    "wait_for_downstream": ("wait_for_downstream", flag),
+    "ignore_first_depends_on_past": ("ignore_first_depends_on_past", flag),
     "priority_weight": ("priority_weight", whole),
     "weight_rule": ("weight_rule", weight_rule),
     "queue": ("queue", text),
@@ -174,7 +183,6 @@ _CHECKS: Mapping[str, tuple[str, Callable[[str, object], Any]]] = {
 TASK_FIELDS: Mapping[str, str] = {name: field for name, (field, _) in _CHECKS.items()}
 
 ABSENT_TASK_ARGUMENTS: Mapping[str, object] = {
-    "depends_on_past": False, "ignore_first_depends_on_past": True, "wait_for_downstream": False,
     "wait_for_past_depends_before_skipping": False,
     "retry_policy": None, "start_date": None, "end_date": None, "sla": None,
     "email": None, "email_on_failure": False, "email_on_retry": False, "run_as_user": None, "resources": None,

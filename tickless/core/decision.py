@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from tickless.core.commands import Reply
 from tickless.model.backfill import BackfillKey, BackfillRow
-from tickless.model.id import AttemptId, TaskKey
+from tickless.model.id import AttemptId, RunKey, TaskKey
 from tickless.model.order import StopOrder
 from tickless.model.row import (
     AttemptRow,
@@ -131,6 +131,22 @@ class SlotsSkipped:
     before: datetime
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PastWanted:
+    """Effect: find the previous run of this one among the rows, with its finished instances, and tell (`PastFound`).
+
+    That is the one with the latest logical date before this one's, among the runs of the DAG that were made before.
+    """
+
+    number: int
+    """Of the question; it comes back with the answer."""
+    run: RunKey
+    dag_id: str
+    logical_date: datetime
+    only_scheduled: bool
+    """With catchup: runs that somebody started do not count."""
+
+
 class BackfillStep(StrEnum):
     """What can become of a backfill."""
 
@@ -169,6 +185,7 @@ Effect = (
     | SlotsSkipped
     | BackfillChanged
     | SlotsWanted
+    | PastWanted
 )
 
 

@@ -48,6 +48,7 @@ class Deletion:
                 raise Refused(
                     f"run {other.key} looks back at run {key} (depends_on_past)", hint="Wait for its end, or cancel it."
                 )
+        self._runs.past.changed(key)
         self._changes.writes.append(Write(RunGone(run=key)))
         self._changes.writes.extend(Write(row) for row in command.along)
 

@@ -83,6 +83,7 @@ class Engine:
         self.parallelism = self._quota.parallelism
         self.admission = self._quota.admission
         self.runs = self._runs.runs
+        self.past = self._runs.past
         self.attempts = self._attempts.attempts
 
     @property
@@ -155,6 +156,8 @@ class Engine:
                 reply = self._runs.start_run(event, self.schedules.manual_interval(event))
             case events.WorkContinued():
                 pass
+            case events.PastFound():
+                self._runs.past_found(event)
             case events.TimePassed():
                 self._runs.agenda.append(self._ring())
             case events.DagParsed():

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tickless.model.dag import DagSpec
+from tickless.model.id import RunKey
 from tickless.model.limit import Limits, Routing
 from tickless.model.report import Finished, Lost, Started
+from tickless.model.row import InstanceTally
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,4 +47,16 @@ class WorkContinued:
     """The next bounded slice of work that an earlier step left over (`Decision.more`)."""
 
 
-Event = DagParsed | DagVanished | LimitsChanged | TimePassed | WorkContinued | Started | Finished | Lost
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PastFound:
+    """The answer to `PastWanted`, read from committed rows after it."""
+
+    number: int
+    run: RunKey
+    previous: RunKey | None
+    """None: it is the first."""
+    tallies: tuple[InstanceTally, ...] = ()
+    """Finished instances of the previous run."""
+
+
+Event = PastFound | DagParsed | DagVanished | LimitsChanged | TimePassed | WorkContinued | Started | Finished | Lost

@@ -11,6 +11,8 @@ from datetime import datetime
 
 from tickless.core.admission import Semaphore
 from tickless.core.engine import Engine
+from tickless.core.past import ABSENT, Blocker
+from tickless.core.readiness import Verdict, judge
 from tickless.core.record import Attempt, Backfill, Instance, Run
 from tickless.core.schedules import is_full
 from tickless.model.backfill import BackfillKey
@@ -108,7 +110,7 @@ def explain_task(engine: Engine, instance: Instance, now: datetime) -> list[Reas
         return [reason]
     match instance.state:
         case TaskState.NONE:
-            return [_of_upstream(instance)]
+            return [_of_upstream(engine, instance)]
         case TaskState.UP_FOR_RETRY:
             assert instance.due_at is not None
             left = max(0.0, (instance.due_at - now).total_seconds())
@@ -260,9 +262,12 @@ def _ref(instance: Instance) -> str:
     return f"{instance.run.key} {instance.task.spec.task_id}{index}"
 
 
-def _of_upstream(instance: Instance) -> Reason:
+def _of_upstream(engine: Engine, instance: Instance) -> Reason:
     run, task = instance.run, instance.task
     counts = run.counts[task.index]
+    blocker = engine.past.blocker(instance)
+    if blocker is not None and judge(task.spec.trigger_rule, counts, run.upstream[task.index]) is Verdict.RUN:
+        return _of_past(blocker, instance)
     if run.is_expanding(task.index):
         expansion = run.expansions[task.index]
         return _reason(
@@ -281,6 +286,28 @@ def _of_upstream(instance: Instance) -> Reason:
         instance,
         hint=f"`tickless why {run.key}` says what holds those back.",
     )
+
+
+def _of_past(blocker: Blocker, instance: Instance) -> Reason:
+    spec, previous, task_id = instance.task.spec, blocker.previous, blocker.task_id
+    rule = "wait_for_downstream" if spec.wait_for_downstream else "depends_on_past"
+    mark = f"`tickless task mark success {instance.run.key} {spec.task_id}`"
+    if previous is None:
+        text, hint = "Which run is the previous one is being read.", "Nothing: it takes as long as Postgres does."
+        return _reason("depends_on_past", text, instance, hint=hint)
+    if blocker.state == ABSENT:
+        text = f"It depends on its past, and the previous run, {previous}, has no task {task_id!r}."
+        hint = f"{mark} does without this one; without ignore_first_depends_on_past=False it would not wait."
+    elif blocker.is_over:
+        text = f"{rule}: it waits for {task_id} of the previous run, {previous}, which is {blocker.state}."
+        hint = (
+            f"`tickless task clear {previous} {task_id}` runs that again; "
+            f"`tickless task mark success {previous} {task_id}` lets this one start."
+        )
+    else:
+        text = f"{rule}: it waits for {task_id} of the previous run, {previous}, which is {blocker.state} now."
+        hint = f"`tickless why {previous} {task_id}` says what that one waits for."
+    return _reason("depends_on_past", text, instance, hint=hint)
 
 
 def _waited_for(run: Run, index: int) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tickless.model.dag import DagSpec, TaskSpec
@@ -18,6 +19,8 @@ class TaskPlan:
     downstream: tuple[int, ...]
     sources: tuple[int | None, ...] = ()
     """Of a mapped task, for each thing that it is expanded over: the task that returns it, None for a literal."""
+    looks_at: tuple[str, ...] = ()
+    """Tasks of the previous run that must be done before this one starts: itself, and perhaps those directly below."""
     is_mapped_over: bool = False
     """Some task is expanded over what this one returns, so its length is kept."""
 
@@ -32,6 +35,8 @@ class DagPlan:
     index_of: dict[str, int]
     leaves: tuple[int, ...]
     """Tasks without downstream: they decide the end state of a run."""
+    lookers: Mapping[str, tuple[int, ...]]
+    """Task of the previous run -> the tasks of this one that look at it."""
 
 
 def compile_plan(version: VersionRow, spec: DagSpec) -> DagPlan:
@@ -47,13 +52,30 @@ def compile_plan(version: VersionRow, spec: DagSpec) -> DagPlan:
         for task in spec.tasks
     ]
     mapped_over = {source for each in sources for source in each}
+    looks_at = [_looks_at(spec, index, downstream[index]) for index in range(len(spec.tasks))]
+    lookers: dict[str, list[int]] = {}
+    for index, names in enumerate(looks_at):
+        for name in names:
+            lookers.setdefault(name, []).append(index)
     return DagPlan(
         version=version,
         spec=spec,
         tasks=tuple(
-            TaskPlan(index, task, upstream[index], tuple(downstream[index]), sources[index], index in mapped_over)
+            TaskPlan(
+                *(index, task, upstream[index], tuple(downstream[index]), sources[index]),
+                looks_at=looks_at[index],
+                is_mapped_over=index in mapped_over,
+            )
             for index, task in enumerate(spec.tasks)
         ),
         index_of=index_of,
         leaves=tuple(index for index in range(len(spec.tasks)) if not downstream[index]),
+        lookers={name: tuple(indices) for name, indices in lookers.items()},
     )
+
+
+def _looks_at(spec: DagSpec, index: int, downstream: list[int]) -> tuple[str, ...]:
+    task = spec.tasks[index]
+    if task.wait_for_downstream:
+        return (task.task_id, *(spec.tasks[below].task_id for below in downstream))
+    return (task.task_id,) if task.depends_on_past else ()

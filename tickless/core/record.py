@@ -42,6 +42,7 @@ class Run:
         "instances",
         "lengths",
         "plan",
+        "previous_run",
         "returned",
         "row",
         "sizes",
@@ -64,6 +65,7 @@ class Run:
         self.cancel_requested_at = row.cancel_requested_at
         self.cancel_reason = row.cancel_reason
         self.frozen = row.frozen
+        self.previous_run = row.previous_run
         self.slots = slots  # the semaphore of dag_concurrency
         self.instances: dict[tuple[int, int], Instance] = {}  # unfinished, by (task index, map index)
         self.counts = [UpstreamCounts() for _ in plan.tasks]  # finished direct upstream, per task
@@ -201,7 +203,7 @@ class Run:
             data_interval_start=row.data_interval_start,
             data_interval_end=row.data_interval_end,
             cancel_reason=self.cancel_reason,
-            previous_run=row.previous_run,
+            previous_run=self.previous_run,
             backfill=row.backfill,
         )
 
@@ -384,6 +386,7 @@ class DagState:
         "newest_ended",
         "past_backfills",
         "queued",
+        "queued_again",
         "schedule_problem",
         "scheduled_since",
         "task_slots",
@@ -397,6 +400,7 @@ class DagState:
         self.task_slots: dict[str, Semaphore] = {}  # max_active_tis_per_dag, by task
         self.live: dict[RunKey, Run] = {}  # its unfinished runs
         self.queued: deque[Run] = deque()  # oldest first
+        self.queued_again: dict[RunKey, Run] = {}  # those among them that were finished, and cleared
         self.backfills: dict[BackfillKey, Backfill] = {}  # those that are not completed
         self.past_backfills: list[Backfill] = []  # completed ones that the schedule may not be past yet
         self.newest_ended = RunKey(0)  # the highest key of a run that has ended since the restore

@@ -9,6 +9,7 @@ from tickless.core.attempts import Attempts
 from tickless.core.backfills import Backfills
 from tickless.core.changes import Changes
 from tickless.core.decision import Launch, StopAttempt
+from tickless.core.past import NONE_BEFORE, EndedRun
 from tickless.core.plan import compile_plan
 from tickless.core.quota import Quota
 from tickless.core.record import Attempt, Instance, Run
@@ -19,9 +20,9 @@ from tickless.core.stopping import Stopping
 from tickless.core.timers import RetryDue, TimerHeap
 from tickless.core.versions import Versions
 from tickless.model.dag import DagSpec
-from tickless.model.id import UNMAPPED, VersionKey
+from tickless.model.id import UNMAPPED, RunKey, VersionKey
 from tickless.model.order import StopOrder
-from tickless.model.row import AttemptRow
+from tickless.model.row import AttemptRow, InstanceTally
 from tickless.model.state import AttemptState, EndReason, RunState, TaskState
 
 
@@ -54,6 +55,7 @@ class Restore:
         for backfill_row in snapshot.backfills:
             self.backfills.restore(backfill_row)
         self.backfills.last_backfill = snapshot.last_backfill
+        self._past(snapshot)
         for run_row in snapshot.runs:
             run = runs.add_run(run_row, plans[run_row.version])
             turns = quota.turns(run)
@@ -61,6 +63,8 @@ class Restore:
                 turns.active_runs.take(1)
             elif run.frozen is None and run.cancel_requested_at is None:
                 turns.queued.append(run)  # a frozen one does not start, and nobody waits behind it
+                if run.created_upto:
+                    quota.dag(run_row.dag_id).queued_again[run.key] = run
         for tally in snapshot.tallies:
             run = runs.runs[tally.run]
             run.tally(run.plan.index_of[tally.task_id], tally.state, tally.count, returned=tally.returned)
@@ -78,6 +82,18 @@ class Restore:
         for dag in quota.dags.values():
             runs.start_queued_runs(dag)
         self.schedules.look_at_all()
+
+    def _past(self, snapshot: Snapshot) -> None:
+        """Finished runs that unfinished ones look at; one that never began has no counts."""
+        others = {NONE_BEFORE, *(row.key for row in snapshot.runs)}
+        tallies: dict[RunKey, list[InstanceTally]] = {
+            row.previous_run: []
+            for row in snapshot.runs
+            if row.previous_run is not None and row.previous_run not in others
+        }
+        for tally in snapshot.past_tallies:
+            tallies[tally.run].append(tally)
+        self.runs.past.ended.update({run: EndedRun.of(each) for run, each in tallies.items()})
 
     def _attempt(self, row: AttemptRow) -> None:
         instance = self.runs.instance(row.key)

@@ -14,7 +14,6 @@ What a branch did not follow is skipped again when it is cleared without the bra
 
 from __future__ import annotations
 
-from bisect import insort
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -172,10 +171,11 @@ class Revision:
             run.cancel_requested_at = run.cancel_reason = run.started_at = run.ended_at = None
             self._runs.register(run)
             self._changes.tell(run, None)
-            dag = self._quota.dag(run.row.dag_id)
-            insort(self._quota.turns(run).queued, run, key=lambda each: each.key)
-            self._runs.start_queued_runs(dag)
-        elif command.verb is not TaskVerb.CLEAR:
+            self._runs.queue_again(run)
+            self._runs.start_queued_runs(self._quota.dag(run.row.dag_id))
+            return
+        self._runs.past.revised(run)
+        if command.verb is not TaskVerb.CLEAR:
             after = RunHappening.FAIL if self._runs.is_bad(run) else RunHappening.SUCCEED
             if run.state is not (RunState.FAILED if after is RunHappening.FAIL else RunState.SUCCESS):
                 self._changes.touch_run(run)
@@ -205,8 +205,7 @@ class Revision:
         instance.ended_at = self._changes.now
         instance.reason = why_skipped(branch)
         run.tally(instance.task.index, after)
-        if instance.task.downstream and run.may_schedule:
-            self._runs.agenda.appendleft(self._runs.evaluate(run, instance.task.downstream))
+        self._tell(instance)
 
     def _clear_live(self, instance: Instance) -> None:
         attempt = self._attempts.attempts.get(instance.attempt_id)
@@ -236,8 +235,14 @@ class Revision:
         assert move(row.state, happening) is state
         run.untally(instance.task.index, row)
         run.tally(instance.task.index, state)
-        if instance.task.downstream and run.may_schedule:
-            self._runs.agenda.appendleft(self._runs.evaluate(run, instance.task.downstream))
+        self._tell(instance)
+
+    def _tell(self, instance: Instance) -> None:
+        """Those below it, and those that look at it from the next run: it is in another finished state."""
+        run, task = instance.run, instance.task
+        if task.downstream and run.may_schedule:
+            self._runs.agenda.appendleft(self._runs.evaluate(run, task.downstream))
+        self._runs.tell_followers(run, task.spec.task_id)
 
     def _mark_live(self, instance: Instance, verb: TaskVerb) -> None:
         happening, _, reason = _MARKS[verb]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+from bisect import insort
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
@@ -14,8 +15,10 @@ from tickless.core.admission import Semaphore
 from tickless.core.changes import Changes
 from tickless.core.commands import RunStarted
 from tickless.core.decision import Write
+from tickless.core.events import PastFound
 from tickless.core.machine import Happening, RunHappening, move, move_run
 from tickless.core.mapping import extent_of, lengths_of
+from tickless.core.past import Past
 from tickless.core.plan import DagPlan, TaskPlan
 from tickless.core.quota import Quota
 from tickless.core.readiness import Verdict, judge
@@ -54,6 +57,7 @@ class Runs:
         """Called when something has changed that the backfills of a DAG may have waited for."""
         self.when_started: Callable[[Run], None] = lambda run: None
         """Called when a run begins to run; set by the part that ends those that run for too long."""
+        self.past = Past(changes, self.runs)
         self._changes = changes
         self._quota = quota
         self._run_of_key: dict[str, RunKey] = {}  # idempotency key -> live run
@@ -176,6 +180,7 @@ class Runs:
         self._run_ids.add((row.dag_id, row.run_id))
         if row.idempotency_key is not None:
             self._run_of_key[row.idempotency_key] = row.key
+        self.past.enter(run)
 
     def start_queued_runs(self, dag: DagState) -> None:
         """Its own first, then those of its backfills."""
@@ -185,12 +190,15 @@ class Runs:
             for backfill in list(dag.backfills.values()):
                 if not backfill.is_paused:
                     self._start_in_turn(dag, backfill)
+            if dag.backfills and dag.queued_again:
+                self._start_in_turn(dag, dag)  # a run of a backfill that has just started may wait for one of these
         if dag.backfills:
             self.when_room(dag)
 
     def _start_in_turn(self, dag: DagState, turns: DagState | Backfill) -> None:
-        while turns.queued and not turns.active_runs.refuses(1, None) and not self._quota.is_stopping:
-            run = turns.queued.popleft()
+        while (run := self._next_to_start(dag, turns)) is not None:
+            turns.queued.remove(run)
+            dag.queued_again.pop(run.key, None)
             turns.active_runs.take(1)
             self._changes.touch_run(run)
             run.state = move_run(run.state, RunHappening.ADMIT)
@@ -204,6 +212,34 @@ class Runs:
                 if run.instances:  # it was finished, and some of its tasks are to run again
                     self.agenda.appendleft(self.judge_reopened(list(run.instances.values())))
             self._quota.limit_active_runs(dag)
+
+    def _next_to_start(self, dag: DagState, turns: DagState | Backfill) -> Run | None:
+        if not turns.queued or self._quota.is_stopping:
+            return None
+        if not turns.active_runs.refuses(1, None):
+            return turns.queued[0]
+        # A run that waits for its past would keep its place for ever if that could not run again.
+        again = (run for run in dag.queued_again.values() if self._quota.turns(run) is turns)
+        return next((run for run in again if self.past.holds_up_a_running_one(run)), None)
+
+    def queue_again(self, run: Run) -> None:
+        """A run that was finished waits for its turn, among the others by its age."""
+        dag = self._quota.dag(run.row.dag_id)
+        insort(self._quota.turns(run).queued, run, key=lambda each: each.key)
+        dag.queued_again[run.key] = run
+
+    def past_found(self, answer: PastFound) -> None:
+        run = self.past.found(answer)
+        if run is not None:
+            waiting = tuple({index for indices in run.plan.lookers.values() for index in indices})
+            self.agenda.append(self.evaluate(run, waiting))
+            self.start_queued_runs(self._quota.dag(run.row.dag_id))
+
+    def tell_followers(self, run: Run, task_id: str) -> None:
+        """The runs that look at this one: the state of a task of it has changed."""
+        for follower in self.past.followers.get(run.key, {}).values():
+            if task_id in follower.plan.lookers and follower.may_schedule:
+                self.agenda.append(self.evaluate(follower, follower.plan.lookers[task_id]))
 
     def create_instances(self, run: Run) -> Iterator[None]:
         tasks = run.plan.tasks
@@ -248,6 +284,8 @@ class Runs:
             turns.active_runs.give_back(1)
         elif run in turns.queued:
             turns.queued.remove(run)
+        dag.queued_again.pop(run.key, None)
+        self.past.leave(run)
         self.when_ended(dag, run)
         self.start_queued_runs(dag)
 
@@ -288,6 +326,8 @@ class Runs:
             return
         if verdict is not Verdict.RUN:
             self.finish(instance, _HAPPENING_OF_VERDICT[verdict], None)
+        elif self.past.blocker(instance) is not None:
+            return  # whatever changes that tells us
         elif task.spec.mapped:
             self._judge_extent(instance)
         else:
@@ -300,8 +340,8 @@ class Runs:
             self.schedule(instance)
 
     def may_run(self, instance: Instance) -> bool:
-        """Whether its trigger rule holds, now, and what it is mapped over is there."""
-        if self._verdict(instance) is not Verdict.RUN:
+        """Whether its trigger rule holds, now, its past lets it, and what it is mapped over is there."""
+        if self._verdict(instance) is not Verdict.RUN or self.past.blocker(instance) is not None:
             return False
         lengths = lengths_of(instance.run, instance.task)
         return lengths is not None and (instance.map_index == UNMAPPED or instance.map_index < math.prod(lengths))
@@ -337,6 +377,7 @@ class Runs:
         if expansion.upto == expansion.length:
             del run.instances[task.index, UNMAPPED]
             self.agenda.appendleft(self.evaluate(run, task.downstream))
+            self.tell_followers(run, task.spec.task_id)
             self._end_if_complete(run)
         else:
             self.agenda.append(self.expand(unexpanded))
@@ -458,6 +499,7 @@ class Runs:
         run.tally(instance.task.index, after, returned=has_returned)
         if instance.task.downstream and run.may_schedule:
             self.agenda.appendleft(self.evaluate(run, instance.task.downstream))
+        self.tell_followers(run, instance.task.spec.task_id)
         self._end_if_complete(run)
 
     def _end_if_complete(self, run: Run) -> None:

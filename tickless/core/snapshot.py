@@ -29,6 +29,8 @@ class Snapshot:
     """Unfinished instances of those runs."""
     tallies: list[InstanceTally] = field(default_factory=list)
     """Finished instances of those runs, counted per task and state."""
+    past_tallies: list[InstanceTally] = field(default_factory=list)
+    """The same of the finished runs that are the previous ones of those runs."""
     maps: list[MapRow] = field(default_factory=list)
     """Of those runs: lengths of what is mapped over, and how far mapped tasks are expanded."""
     attempts: list[AttemptRow] = field(default_factory=list)

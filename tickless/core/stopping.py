@@ -46,6 +46,7 @@ class Stopping:
         if run.state is RunState.QUEUED:
             if run.frozen is None:
                 self._quota.turns(run).queued.remove(run)
+                self._quota.dag(run.row.dag_id).queued_again.pop(run.key, None)
             if run.instances:  # it was finished, and cleared
                 self._runs.agenda.appendleft(self.stop_instances(run))
             else:

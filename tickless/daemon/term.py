@@ -34,6 +34,7 @@ from tickless.core.decision import (
     Decision,
     Effect,
     Launch,
+    PastWanted,
     RunChanged,
     SlotsSkipped,
     SlotsWanted,
@@ -181,7 +182,7 @@ class Term:
         if isinstance(event, Started | Finished | Lost):
             attempt = self.engine.attempts.get(AttemptId(event.attempt_id))
             return attempt.row.run if attempt is not None else None
-        if isinstance(event, commands.CancelRun | commands.AlterTasks | commands.MarkRun):
+        if isinstance(event, commands.CancelRun | commands.AlterTasks | commands.MarkRun | events.PastFound):
             return event.run
         return None
 
@@ -377,6 +378,9 @@ class Term:
                         told.append(effect)
                     case RunChanged() | DagPaused() | SlotsSkipped() | BackfillChanged() | SlotsWanted():
                         told.append(effect)
+                    case PastWanted():
+                        assert self._tasks is not None
+                        self._tasks.start_soon(self._find_past, effect)
         self._launch(launches)
         for name, orders in stops.items():
             if name in self._attached:
@@ -472,6 +476,22 @@ class Term:
                 state=AttemptState.FAILED,
                 reason=EndReason.NOT_STARTED,
                 error=f"{launch.key.task_id}[{launch.key.map_index}] cannot be given its element: {why}",
+            )
+        )
+
+    async def _find_past(self, wanted: PastWanted) -> None:
+        failpoint.hit("daemon.before_past")
+        found = await self.store.previous_run(
+            wanted.run, wanted.dag_id, wanted.logical_date, only_scheduled=wanted.only_scheduled
+        )
+        if self.is_over or self._failure is not None:
+            return  # the next term asks again
+        self.offer(
+            events.PastFound(
+                number=wanted.number,
+                run=wanted.run,
+                previous=found.key if found is not None else None,
+                tallies=found.tallies if found is not None else (),
             )
         )
 

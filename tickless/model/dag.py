@@ -71,6 +71,12 @@ class TaskSpec:
     max_active_tis_per_dag: int | None = None
     """Instances of this task at once, over all runs of its DAG; None = no limit."""
     max_active_tis_per_dagrun: int | None = None
+    depends_on_past: bool = False
+    """It starts only when the same task of the previous run was successful or skipped."""
+    wait_for_downstream: bool = False
+    """The same, and those directly below it in the previous run too; it implies depends_on_past."""
+    ignore_first_depends_on_past: bool = True
+    """It need not wait where the previous run has no such task."""
     priority_weight: int = DEFAULT_PRIORITY_WEIGHT
     queue: str = DEFAULT_QUEUE
     isolation: Isolation = Isolation.FORK

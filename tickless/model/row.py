@@ -85,7 +85,8 @@ class RunRow:
     data_interval_start: datetime | None = None
     data_interval_end: datetime | None = None
     previous_run: RunKey | None = None
-    """The run that its `depends_on_past` tasks look at; 0 = it is the first; None = it has no such task."""
+    """The run that its `depends_on_past` tasks look at; 0 = it is the first; None = not known (yet), for it has no such
+    task, or no logical date."""
     backfill: BackfillKey | None = None
     """The backfill that made it."""
 

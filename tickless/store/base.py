@@ -111,6 +111,14 @@ class Remains:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PreviousRun:
+    """The run before another one, with its finished instances."""
+
+    key: RunKey
+    tallies: tuple[InstanceTally, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunQuery:
     """Which runs: all that is given must fit."""
 
@@ -182,6 +190,13 @@ class Store(Protocol):
 
     async def committed_run(self, run: RunKey) -> CommittedRun | None:
         """A run as committed, finished or not."""
+        ...
+
+    async def previous_run(
+        self, run: RunKey, dag_id: str, logical_date: datetime, *, only_scheduled: bool
+    ) -> PreviousRun | None:
+        """The run with the latest logical date before this one, among those that were made before `run`;
+        `only_scheduled`: that somebody started one does not count."""
         ...
 
     async def chosen_instances(

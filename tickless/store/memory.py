@@ -37,6 +37,7 @@ from tickless.store.base import (
     XCOM_PAGE,
     CommandRequest,
     ImportProblem,
+    PreviousRun,
     PulledXCom,
     QuarantinedEvent,
     TriggerRequest,
@@ -49,6 +50,7 @@ from tickless.store.storable import make_storable, why_unstorable
 RETURN_KEY = "return_value"
 MAX_OPEN_REQUESTS = 500
 DEFAULT_POOL_SLOTS = 128
+SCHEDULED_RUN_TYPES = ("scheduled", "backfill")
 
 
 class MemoryStore(RevisedTables):
@@ -174,8 +176,11 @@ class MemoryStore(RevisedTables):
         last_numbers: dict[str, int] = {}
         for version in self.versions.values():
             last_numbers[version.dag_id] = max(version.number, last_numbers.get(version.dag_id, 0))
-        unfinished, finished = [], list[InstanceRow]()
+        unfinished, finished, past = [], list[InstanceRow](), list[InstanceRow]()
+        previous = {run.previous_run for run in runs if run.previous_run in self.runs} - keys
         for key, instance in sorted(self.instances.items()):
+            if key.run in previous:
+                past.append(instance)
             if key.run not in keys:
                 continue
             if instance.state in FINISHED_TASK_STATES:
@@ -190,6 +195,7 @@ class MemoryStore(RevisedTables):
             runs=runs,
             instances=unfinished,
             tallies=counted(finished),
+            past_tallies=counted(past),
             maps=[row for key, row in sorted(self.maps.items()) if row.run in keys],
             attempts=[a for _, a in sorted(self.attempts.items()) if a.state in LIVE_ATTEMPT_STATES],
             backfills=[
@@ -202,6 +208,24 @@ class MemoryStore(RevisedTables):
             last_run=max((*self.runs, self.last_run)),
             last_version=max((*self.versions, self.last_version)),
         )
+
+    def previous_run_now(
+        self, run: RunKey, dag_id: str, logical_date: datetime, *, only_scheduled: bool
+    ) -> PreviousRun | None:
+        before = [
+            (row.logical_date, key)
+            for key, row in self.runs.items()
+            if key < run
+            and row.dag_id == dag_id
+            and row.logical_date is not None
+            and row.logical_date < logical_date
+            and (not only_scheduled or row.run_type in SCHEDULED_RUN_TYPES)
+        ]
+        if not before:
+            return None
+        _, key = max(before)
+        mine = [each for each in self.instances.values() if each.run == key and each.state in FINISHED_TASK_STATES]
+        return PreviousRun(key=key, tallies=tuple(counted(mine)))
 
     def quarantine_now(self, epoch: Epoch, event: QuarantinedEvent) -> int:
         with_answer = self._begin()
@@ -360,6 +384,11 @@ class MemoryStore(RevisedTables):
 
     async def outputs(self, run: RunKey, task_ids: Sequence[str]) -> dict[str, str]:
         return self.outputs_now(run, task_ids)
+
+    async def previous_run(
+        self, run: RunKey, dag_id: str, logical_date: datetime, *, only_scheduled: bool
+    ) -> PreviousRun | None:
+        return self.previous_run_now(run, dag_id, logical_date, only_scheduled=only_scheduled)
 
     async def pushed(self, run: RunKey, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:
         return self.pushed_now(run, pairs)

@@ -41,6 +41,7 @@ from tickless.store.base import (
     CommandRequest,
     CommittedRun,
     ImportProblem,
+    PreviousRun,
     PulledXCom,
     QuarantinedEvent,
     Remains,
@@ -64,6 +65,7 @@ _RUN = query("run")
 _VERSION = query("version")
 _RUN_TALLIES = query("run_tallies")
 _RUN_MAPS = query("run_maps")
+_PREVIOUS_RUN = query("run_before")
 _CHOSEN_INSTANCES = query("chosen_instances")
 _NEXT_RUN = query("next_run")
 _FLUSH = query("flush")
@@ -271,6 +273,15 @@ class PostgresStore:
             tallies=tuple(tally_row(each) for each in tallies),
             maps=tuple(map_row(each) for each in maps),
         )
+
+    async def previous_run(
+        self, run: RunKey, dag_id: str, logical_date: datetime, *, only_scheduled: bool
+    ) -> PreviousRun | None:
+        row = await self._pool.fetchrow(_PREVIOUS_RUN, dag_id, logical_date, run, only_scheduled)
+        if row is None:
+            return None
+        tallies = await self._pool.fetch(_RUN_TALLIES, row["key"])
+        return PreviousRun(key=RunKey(row["key"]), tallies=tuple(tally_row(each) for each in tallies))
 
     async def chosen_instances(
         self,

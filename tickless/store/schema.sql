@@ -94,13 +94,12 @@ comment on column dag_run.run_after is 'when its slot was due; NULL: somebody st
 comment on column dag_run.cancel_reason is
     'of a run with cancel_requested_at: dagrun_timeout or fail_fast, in a sentence; NULL: somebody asked for it';
 comment on column dag_run.previous_run is
-    'key of the run that its depends_on_past tasks look at; 0: it is the first; NULL: it has no such task';
+    'key of the run that its depends_on_past tasks look at; 0: it is the first; NULL: not known (yet): it has no such task, or no logical date';
 comment on column dag_run.backfill is 'key of the backfill that made it';
 create index dag_run_live on dag_run (key) where state in ('queued', 'running');
 create index dag_run_of_dag on dag_run (dag_id, key);
 create index dag_run_moment on dag_run (dag_id, coalesce(logical_date, queued_at));
-create index dag_run_past on dag_run (dag_id, key) where previous_run is not null;
-create index dag_run_past_date on dag_run (dag_id, logical_date, key) where previous_run is not null;
+create index dag_run_dated on dag_run (dag_id, logical_date, key) where logical_date is not null;
 create index dag_run_of_backfill on dag_run (backfill, key) where backfill is not null;
 create index dag_run_of_slot on dag_run (dag_id, logical_date) where logical_date is not null;
 

@@ -126,7 +126,7 @@ def test_a_factory_that_is_never_called_is_worth_a_warning() -> None:
             "default_args of DAG 'x' has no argument 'retires'. Did",
         ),
         ({"default_args": {"retries": "3"}}, "retries of default_args of DAG 'x' is '3' (str)"),
-        ({"default_args": {"depends_on_past": True}}, "depends_on_past=True, which this release"),
+        ({"default_args": {"depends_on_past": "yes"}}, "depends_on_past of default_args of DAG 'x' is 'yes' (str)"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_line(args: dict[str, Any], words: str) -> None:

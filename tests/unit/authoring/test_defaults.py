@@ -150,7 +150,8 @@ def test_what_is_set_on_a_task_afterwards_counts() -> None:
         ("retries", "three", "retries of <EmptyOperator 't'> is 'three'"),
         ("trigger_rule", "all_sucess", "Did you mean 'all_success'"),
         ("on_failure_callback", print, "on_failure_callback"),
-        ("depends_on_past", True, "depends_on_past=True"),
+        ("depends_on_past", "yes", "depends_on_past of <EmptyOperator 't'> is 'yes'"),
+        ("wait_for_past_depends_before_skipping", True, "wait_for_past_depends_before_skipping=True"),
     ],
 )
 def test_what_is_set_wrongly_afterwards_is_refused(name: str, value: object, complaint: str) -> None:

@@ -120,7 +120,8 @@ def test_every_argument_reaches_the_spec() -> None:
         ({"pool": None}, "pool of BashOperator 't' is None (NoneType), but must be a string"),
         ({"queue": 3}, "queue of BashOperator 't' is 3"),
         ({"do_xcom_push": 1}, "must be True or False"),
-        ({"depends_on_past": True}, "depends_on_past=True, which this release of tickless does not support"),
+        ({"depends_on_past": 1}, "depends_on_past of BashOperator 't' is 1 (int), but must be True or False"),
+        ({"wait_for_past_depends_before_skipping": True}, "which this release of tickless does not support"),
         ({"on_failure_callback": print}, "does not support"),
         ({"env": {"A": 1}}, "env['A'] of task 't' is 1 (int), but must be a string"),
         ({"env": {1: "A"}}, "a name in env of task 't' is 1 (int)"),
@@ -148,6 +149,17 @@ def test_a_wrong_argument_is_named(args: dict[str, Any], words: str) -> None:
 def test_airflow_arguments_that_ask_for_nothing_are_accepted(args: dict[str, Any]) -> None:
     with DAG("x"):
         EmptyOperator(task_id="t", **args)
+
+
+@pytest.mark.parametrize("name", ["depends_on_past", "wait_for_downstream", "ignore_first_depends_on_past"])
+def test_what_a_task_wants_of_its_past_is_in_its_spec(name: str) -> None:
+    for value in (True, False):
+        own: dict[str, Any] = {name: not value}
+        with DAG(f"x{value}", default_args={name: value}) as made:
+            EmptyOperator(task_id="by_default")
+            EmptyOperator(task_id="by_itself", **own)
+        found = {task.task_id: getattr(task, name) for task in made.to_spec().tasks}
+        assert found == {"by_default": value, "by_itself": not value}
 
 
 def test_docker_style_braces_must_be_said_to_be_no_template() -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 
+from tests.support.clock import START
 from tests.support.playbook import Playbook
 from tickless.core import commands, events, explain
 from tickless.core.explain import Reason, explain_run, explain_schedule, explain_task
@@ -156,6 +158,18 @@ def no_schedule() -> list[Reason]:
     return explain_schedule(Playbook("a").engine, "dag", Playbook("a").clock.now())
 
 
+def of_the_past(*, ends: str = "", is_strict: bool = False, is_read: bool = True) -> list[Reason]:
+    """Of the second run: the first one is still running, or has ended so."""
+    book = Playbook("x" if is_strict else "a", depends_on_past=True)
+    book.start(run_id="1", logical_date=START)
+    if ends:
+        book.finish("x" if is_strict else "a", ends)
+    book.dag("a", depends_on_past=True, ignore_first_depends_on_past=not is_strict)
+    book.reads_past = is_read
+    book.start(run_id="2", logical_date=START + timedelta(days=1))
+    return of_task(book, "2/a")
+
+
 ROWS: list[tuple[Reasons, str, str]] = [
     (upstream, "upstream", "waits for a (queued)"),
     (starting, "starting", "has not reported its start"),
@@ -176,6 +190,10 @@ ROWS: list[tuple[Reasons, str, str]] = [
     (cancelled, "cancelled", "The run was cancelled"),
     (creating, "creating", "of 2000 task instances are created so far"),
     (removed_in_the_newest_version, "upstream", "waits for a (queued)"),
+    (of_the_past, "depends_on_past", "it waits for a of the previous run, 1, which is queued now"),
+    (lambda: of_the_past(ends="failed"), "depends_on_past", "a of the previous run, 1, which is failed"),
+    (lambda: of_the_past(ends="success", is_strict=True), "depends_on_past", "has no task 'a'"),
+    (lambda: of_the_past(is_read=False), "depends_on_past", "is being read"),
     (vanished, "vanished", "No file defines DAG 'dag' any more"),
     (no_schedule, "no_schedule", "It has no schedule"),
     (lambda: of_task(of_limited(parallelism=1), "b"), "parallelism", "1 of 1"),

@@ -119,10 +119,10 @@ begin
         update tickless.dag_run d set
             state = r.state, version = r.version, started_at = r.started_at, ended_at = r.ended_at,
             created_upto = r.created_upto, cancel_requested_at = r.cancel_requested_at,
-            cancel_reason = r.cancel_reason, frozen = r.frozen
+            cancel_reason = r.cancel_reason, frozen = r.frozen, previous_run = r.previous_run
         from json_to_recordset(p_runs) as r(
             was text, key bigint, version bigint, state text, started_at timestamptz, ended_at timestamptz,
-            created_upto int, cancel_requested_at timestamptz, cancel_reason text, frozen text
+            created_upto int, cancel_requested_at timestamptz, cancel_reason text, frozen text, previous_run bigint
         )
         where d.key = r.key and d.state = r.was;
         get diagnostics n = row_count;

@@ -56,6 +56,20 @@ where d.state in ('queued', 'running')
 group by t.dag_run_key, t.task_id, t.state
 order by t.dag_run_key, t.task_id, t.state
 
+-- name: load_past_tallies :many
+-- The same of finished runs that are the previous ones of unfinished runs.
+select
+    t.dag_run_key, t.task_id, t.state, count(*) as count,
+    count(*) filter (where t.state = 'success' and t.reason = 'exited') as returned
+from (
+    select distinct previous_run as key from tickless.dag_run where state in ('queued', 'running') and previous_run > 0
+) p
+join tickless.dag_run d on d.key = p.key and d.state not in ('queued', 'running')
+join tickless.task_instance t on t.dag_run_key = d.key
+where t.state in ('success', 'failed', 'skipped', 'upstream_failed', 'removed')
+group by t.dag_run_key, t.task_id, t.state
+order by t.dag_run_key, t.task_id, t.state
+
 -- name: load_maps :many
 -- Of unfinished runs: lengths of what is mapped over, and how far mapped tasks are expanded.
 select m.dag_run_key, m.task_id, m.length, m.expanded_upto
