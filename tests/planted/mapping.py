@@ -44,7 +44,7 @@ SABOTAGES = [
         file="tickless/daemon/orders.py",
         old="                if elements.keys is not None:\n",
         new="                if elements.keys == []:\n",
-        tests=(WHOLE + "test_what_the_instances_get_and_what_is_read_below[items",),
+        tests=(WHOLE + "test_what_the_instances_get_and_what_is_read_below[items-values3]",),
     ),
     Sabotage(
         name="a_page_of_values_can_be_empty_before_the_end",
