@@ -215,8 +215,8 @@ SABOTAGES = [
     Sabotage(
         name="max_active_runs_off_by_one",
         file=RUNS,
-        old="while turns.queued and not turns.active_runs.refuses(1, None)",
-        new="while turns.queued and not turns.active_runs.refuses(0, None)",
+        old="        if not turns.active_runs.refuses(1, None):\n",
+        new="        if not turns.active_runs.refuses(0, None):\n",
         tests=(MACHINE, LIMIT + "test_max_active_runs_lets_runs_start_in_the_order_of_their_making"),
     ),
     Sabotage(
