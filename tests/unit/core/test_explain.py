@@ -216,6 +216,8 @@ def test_a_wait_is_explained_in_a_sentence_with_what_to_do(situation: Reasons, c
 
 
 ELSEWHERE = {
+    "backfill_paused",  # test_backfills
+    "max_active",  # test_backfills
     "admission",  # a moment between two steps: the state machine in tests/property meets it
     "expanding",  # test_mapping
     "schedule_problem",  # test_schedules
