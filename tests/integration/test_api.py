@@ -186,6 +186,12 @@ def test_a_problem_has_detail_hint_and_code(daemon: Served, client: Client) -> N
         ("GET /api/v1/dags?limit=0", b"", "limit: ", None),
         ("PUT /api/v1/pools/p", b'{"slots": false}', "slots: Input should be a valid integer", None),
         ("POST /api/v1/dags/etl/runs", b'{"logical_date": 88252}', "logical_date: 88252 is no moment", None),
+        (
+            "POST /api/v1/dags/etl/runs",
+            b'{"logical_date": "0001-01-01T00:00:00+05:00"}',
+            "logical_date: is too far away",
+            None,
+        ),
         ("GET /api/v1/events?since=88252", b"", "since: '88252' is no moment", None),
     ],
 )
@@ -200,6 +206,11 @@ def test_what_makes_no_sense_is_said_where(
     assert (response.status, found["code"]) == (422, "invalid")
     assert says in found["detail"]
     assert found.get("hint") == hint
+
+
+def test_a_moment_with_an_offset_that_postgres_refuses_is_kept_in_utc(client: Client) -> None:
+    run = start(client, logical_date="6271-05-27T16:35:02-16:01")["run"]
+    assert client.get(f"/runs/{run}")["logical_date"] == "6271-05-28T08:36:02Z"
 
 
 def test_a_bug_of_ours_is_answered_and_the_next_request_works(daemon: Served, client: Client) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -33,7 +33,10 @@ def _written(value: Any) -> Any:
 def _zoned(value: datetime) -> datetime:
     if value.tzinfo is None:
         raise ValueError("has no time zone; write it as 2026-11-22T00:00:00Z")
-    return value
+    try:
+        return value.astimezone(UTC)  # Postgres refuses some offsets that Python takes
+    except OverflowError:
+        raise ValueError("is too far away") from None
 
 
 Instant = Annotated[datetime, Field(strict=False), BeforeValidator(_written), AfterValidator(_zoned)]
