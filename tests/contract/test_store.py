@@ -330,6 +330,13 @@ async def test_when_all_its_instances_are_there_the_unexpanded_one_goes(store: S
     ]
 
 
+async def test_what_is_cleared_and_fully_expanded_in_one_flush_goes(store: Store, epoch: Epoch) -> None:
+    await store.flush(epoch, [change(instance(state=TaskState.SKIPPED), TaskState.NONE, 0)])
+    cleared = change(instance(state=TaskState.NONE), TaskState.SKIPPED, 0)
+    await store.flush(epoch, [cleared, *new(instance(map_index=0), mapped("extract", 1, 1))])
+    assert [row.map_index for row in (await store.load()).instances] == [0]
+
+
 @pytest.mark.parametrize("state", [None, TaskState.SKIPPED])
 async def test_an_expansion_whose_unexpanded_instance_is_not_as_believed_is_a_conflict(
     store: Store, epoch: Epoch, state: TaskState | None

@@ -488,7 +488,8 @@ class MemoryStore(RevisedTables):
             if instance is None or (instance.state, instance.attempt_id) != expected:
                 raise Conflict(f"instance {key} is not {expected}")
         for key in batch.expanded():
-            instance = batch.new_instances.get(key) or self.instances.get(key)
+            changed, _ = batch.instances.get(key, (None, None))
+            instance = batch.new_instances.get(key) or changed or self.instances.get(key)
             if instance is None or instance.state is not TaskState.NONE:
                 raise Conflict(f"instance {key} cannot be expanded")
         for attempt_id, (_, expected) in batch.attempts.items():
