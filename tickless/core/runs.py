@@ -226,7 +226,8 @@ class Runs:
         """A run that was finished waits for its turn, among the others by its age."""
         dag = self._quota.dag(run.row.dag_id)
         insort(self._quota.turns(run).queued, run, key=lambda each: each.key)
-        dag.queued_again[run.key] = run
+        if run.created_upto:  # else it was ended before it began: nothing in its row tells it from a new one
+            dag.queued_again[run.key] = run
 
     def past_found(self, answer: PastFound) -> None:
         run = self.past.found(answer)

@@ -10,6 +10,7 @@ import pytest
 from tests.support.builders import cron
 from tests.support.clock import START
 from tests.support.past import read_past
+from tests.support.picture import picture
 from tests.support.playbook import Outcome, Playbook
 from tickless.core import commands
 from tickless.core.explain import explain_run, explain_task
@@ -398,3 +399,16 @@ def test_the_run_says_what_it_waits_for() -> None:
     day(book, 2)
     reasons = explain_run(book.engine, book.engine.runs[RunKey(2)], book.clock.now())
     assert [(reason.code, reason.task_id) for reason in reasons] == [("depends_on_past", "a"), ("depends_on_past", "b")]
+
+
+def test_a_run_that_never_began_is_cleared_to_the_same_engine_as_a_restored_one() -> None:
+    book = Playbook("a", tasks={"a": PAST}, max_active_runs=1)
+    day(book, 1)
+    day(book, 2)
+    book.cancel(2)
+    row, version = book.run(2), book.store.versions[book.run(2).version]
+    finished = commands.FinishedRun(row=row, version=version, tallies=())
+    book.when(commands.AlterTasks(verb=commands.TaskVerb.CLEAR, run=RunKey(2), rows=(), finished_run=finished))
+    lived = picture(book.engine)
+    book.restart()
+    assert picture(book.engine)["queued again"] == lived["queued again"]
