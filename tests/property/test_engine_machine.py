@@ -23,7 +23,8 @@ from tests.support.clock import START
 from tests.support.world import World
 from tickless.core import engine as engine_module
 from tickless.core import events
-from tickless.core.commands import TaskVerb
+from tickless.core.commands import BackfillVerb, TaskVerb
+from tickless.model.backfill import Reprocess
 from tickless.model.dag import DagSpec, MappedOver, TaskKind, TaskSpec
 from tickless.model.limit import Limits, Routing
 from tickless.model.schedule import ScheduleKind, ScheduleSpec
@@ -233,6 +234,29 @@ class EngineMachine(RuleBasedStateMachine):
     @rule(pick=PICK, is_paused=st.sampled_from((False, False, True)))
     def pause(self, pick: int, is_paused: bool) -> None:
         self.world.pause(DAG_IDS[pick % len(DAG_IDS)], is_paused=is_paused)
+
+    @rule(
+        pick=PICK,
+        minutes=st.sampled_from((1, 3, 6)),
+        reprocess=st.sampled_from(Reprocess),
+        max_active=st.sampled_from((1, 2, 9)),
+        is_backwards=st.booleans(),
+    )
+    def backfill(self, pick: int, minutes: int, reprocess: Reprocess, max_active: int, is_backwards: bool) -> None:
+        dag_id = DAG_IDS[pick % len(DAG_IDS)]
+        self.world.backfill(dag_id, minutes, reprocess, max_active=max_active, is_backwards=is_backwards)
+
+    @precondition(lambda self: self.world.engine.backfills.active)
+    @rule(pick=PICK, verb=st.sampled_from(BackfillVerb))
+    def control_backfill(self, pick: int, verb: BackfillVerb) -> None:
+        active = list(self.world.engine.backfills.active)
+        self.world.control_backfill(active[pick % len(active)], verb)
+
+    @precondition(lambda self: self.world.engine.backfills.wanting())
+    @rule(pick=PICK, most=st.sampled_from((1, 3)), is_behind=st.booleans())
+    def fill(self, pick: int, most: int, is_behind: bool) -> None:
+        between = self.world.drain if is_behind else lambda: None
+        self.world.fill(pick, most, between)
 
     @rule(seconds=st.sampled_from((45.0, 200.0)))
     def set_clock_back(self, seconds: float) -> None:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 from tickless.core.decision import Decision, SlotsSkipped
 from tickless.core.schedules import is_full
+from tickless.model.backfill import Reprocess
 from tickless.model.id import RunKey
 from tickless.model.row import RunRow
 from tickless.model.schedule import ScheduleKind, ScheduleRules
-from tickless.model.state import FINISHED_RUN_STATES
+from tickless.model.state import FINISHED_RUN_STATES, RunState
 from tickless.schedule.timetable import next_slot
 
 if TYPE_CHECKING:
@@ -27,11 +28,15 @@ def check_slots(world: World, decision: Decision, old_runs: Mapping[RunKey, RunR
     told = {(each.dag_id, each.before): each.first for each in decision.effects if isinstance(each, SlotsSkipped)}
     made = [run for key, run in sorted(world.rows.runs.items()) if key not in old_runs and run.run_after is not None]
     for run in made:
+        if run.backfill is not None:
+            _check_backfill(world, run, old_runs)
+            continue
         _check_slot(world, run, told)
         world.counts["slots"] += 1
-    for dag_id in {run.dag_id for run in made if run.state not in FINISHED_RUN_STATES}:
+    for dag_id in {run.dag_id for run in made if run.backfill is None and run.state not in FINISHED_RUN_STATES}:
         own = world.rows.specs[world.rows.current[dag_id]].max_active_runs
         live = [run for run in world.rows.runs.values() if run.dag_id == dag_id and run.frozen is None]
+        live = [run for run in live if run.backfill is None]
         live = [run for run in live if run.state not in FINISHED_RUN_STATES]
         assert len(live) <= (own if own is not None else world.limits.max_active_runs_per_dag), f"{dag_id}: {live}"
 
@@ -44,7 +49,10 @@ def _check_slot(world: World, run: RunRow, told: Mapping[tuple[str, datetime], d
     spec = rows.specs[run.version].schedule
     assert spec is not None and run.version == rows.current[run.dag_id]
     others = [row for row in rows.runs.values() if row.dag_id == run.dag_id and row.key < run.key]
-    before = max((row.run_after for row in others if row.run_after is not None), default=None)
+    backfilled = {(row.run_after, row.logical_date) for row in others if row.backfill is not None}
+    assert (run.run_after, run.logical_date) not in backfilled, f"I5: {run.run_id}: a backfill has run that slot"
+    own = [row for row in others if row.backfill is None]
+    before = max((row.run_after for row in own if row.run_after is not None), default=None)
     if before is None:
         return
     assert run.run_after > before, f"I5: {run.dag_id}: {run.run_after} comes after {before}"
@@ -61,12 +69,40 @@ def _check_slot(world: World, run: RunRow, told: Mapping[tuple[str, datetime], d
         follows = before + beat
     if spec.start_at is not None and follows < spec.start_at and not spec.catchup:
         follows = spec.start_at
-    if run.run_after == follows:
+    if run.run_after == follows or any(
+        dag_id == run.dag_id and each is not None and follows <= each < run.run_after
+        for dag_id, each in world.backfilled
+    ):
         return
     world.counts["skips"] += 1
     assert not spec.catchup, f"I5: {run.dag_id}: {run.run_after} follows {before}, though it catches up"
     assert now - run.run_after < beat, f"I5: {run.dag_id}: {run.run_after} is made, and a newer slot was due"
     assert told.get((run.dag_id, run.run_after)) is not None, f"I5: from {follows} on slots are dropped in silence"
+
+
+def _check_backfill(world: World, run: RunRow, old_runs: Mapping[RunKey, RunRow]) -> None:
+    """A slot that has a run gets another one only as it was asked for."""
+    assert run.backfill is not None and run.run_type == "backfill" and run.run_after is not None
+    row = world.rows.backfills[run.backfill]
+    assert not world.is_stopping and run.run_after <= row.created_at
+    assert not row.is_paused and row.cancelled_at is None and row.made > 0
+    others = [each for each in world.rows.runs.values() if (each.dag_id, each.logical_date) == _slot_of(run)]
+    before = max((each for each in others if each.key < run.key), key=lambda each: each.key, default=None)
+    if before is not None:
+        assert row.reprocess is not Reprocess.NONE, f"I5: {run.run_id}: run {before.key} has that slot"
+        assert before.key in old_runs and old_runs[before.key].state in FINISHED_RUN_STATES
+        assert before.state is RunState.FAILED or row.reprocess is Reprocess.COMPLETED
+        assert before.backfill != run.backfill, f"I5: {run.run_id}: backfill {run.backfill} has run that slot"
+        world.counts["reprocessed"] += 1
+    mine = [each for each in world.rows.runs.values() if each.backfill == run.backfill and each.frozen is None]
+    unfinished = [each for each in mine if each.state not in FINISHED_RUN_STATES]
+    assert len(unfinished) <= row.max_active, f"backfill {run.backfill}: {unfinished}"
+    world.counts["backfilled"] += 1
+    world.backfilled.add((run.dag_id, run.run_after))
+
+
+def _slot_of(run: RunRow) -> tuple[str, datetime | None]:
+    return run.dag_id, run.logical_date
 
 
 def check_schedules(world: World, wake_at: datetime | None) -> None:

@@ -21,12 +21,14 @@ from tests.support.picture import owed, picture, semaphores, told
 from tests.support.slots import check_schedules, check_slots
 from tests.support.trigger_rules import FAIL, RUN, SKIP, WAIT, possible_verdicts, slow_verdict
 from tickless.core import commands, events
+from tickless.core.backfills import name_of
 from tickless.core.choice import XCOM_CHOICE_KEY
 from tickless.core.decision import AckReport, Decision, Launch, PastWanted, StopAttempt, Write
 from tickless.core.engine import Engine
-from tickless.core.record import MARKED_RUN_SUCCESS
+from tickless.core.record import MARKED_RUN_SUCCESS, Backfill, DagState, Run
 from tickless.core.timers import RetryDue, RunTimeoutDue
 from tickless.errors import Conflict, Unavailable, UserError
+from tickless.model.backfill import BackfillKey, BackfillRow, Reprocess
 from tickless.model.dag import DEFAULT_POOL, DagSpec, TaskSpec
 from tickless.model.id import UNMAPPED, AttemptId, Epoch, RunKey, TaskId, TaskKey, VersionKey, epoch_of
 from tickless.model.limit import Limits, Routing
@@ -145,6 +147,7 @@ class Rows:
     dags: dict[str, DagRow] = field(default_factory=dict)
     maps: dict[tuple[RunKey, str], MapRow] = field(default_factory=dict)
     choices: dict[TaskKey, dict[str, list[str]]] = field(default_factory=dict)
+    backfills: dict[BackfillKey, BackfillRow] = field(default_factory=dict)
     """Task -> what it has chosen: {followed: direct downstream} or {skipped: anything below}."""
 
     @staticmethod
@@ -159,6 +162,7 @@ class Rows:
             dict(store.dag_states),
             dict(store.maps),
             {key: json.loads(row.value) for (key, name), row in store.xcoms.items() if name == XCOM_CHOICE_KEY},
+            dict(store.backfills),
         )
 
     def previous(self, run: RunRow) -> RunKey | None:
@@ -275,6 +279,7 @@ class World:
         self.offered: set[int] = set()  # trigger requests that the present daemon has seen
         self.old_leader: tuple[Epoch, list[Decision]] | None = None
         self.counts: Counter[str] = Counter()
+        self.backfilled: set[tuple[str, datetime | None]] = set()  # slots that ever got a run by a backfill
         self.reopened: Counter[TaskKey] = Counter()  # how often a finished instance was cleared
         self.is_revising = False  # finished rows may change in this step
         self.has_revised = False  # and what they became may not be committed yet
@@ -508,6 +513,40 @@ class World:
     def pause(self, dag_id: str, *, is_paused: bool) -> None:
         self.offer(commands.PauseDag(dag_id=dag_id) if is_paused else commands.UnpauseDag(dag_id=dag_id))
 
+    def backfill(self, dag_id: str, minutes: int, reprocess: Reprocess, *, max_active: int, is_backwards: bool) -> None:
+        """Over the last minutes, whatever the schedule is."""
+        now = self.clock.now()
+        self.offer(
+            commands.CreateBackfill(
+                dag_id=dag_id,
+                from_at=now - timedelta(minutes=minutes),
+                to_at=now + timedelta(minutes=1),
+                reprocess=reprocess,
+                max_active=max_active,
+                is_backwards=is_backwards,
+            )
+        )
+
+    def control_backfill(self, key: BackfillKey, verb: commands.BackfillVerb) -> None:
+        self.offer(commands.ControlBackfill(backfill=key, verb=verb))
+
+    def fill(self, pick: int, most: int, between: Callable[[], None] = lambda: None) -> None:
+        """Bring a backfill what the shell reads for it; `between`: what happens after the rows were read."""
+        wanting = self.engine.backfills.wanting()
+        if not wanting:
+            return
+        backfill, last_run = wanting[pick % len(wanting)], self.engine.last_run
+        self.flush()
+        slots, place = self.engine.backfills.next_slots(backfill, most), backfill.place
+        dates, names = [slot.start for slot in slots], [name_of(slot) for slot in slots]
+        taken = tuple(self.store.slot_runs_now(backfill.row.dag_id, dates, names))
+        between()
+        self.offer(
+            commands.FillSlots(
+                backfill=backfill.row.key, place=place, slots=tuple(slots), taken=taken, last_run=last_run
+            )
+        )
+
     def reload(self, limits: Limits, routing: Routing) -> None:
         self.limits, self.routing = limits, routing
         self.offer(events.LimitsChanged(limits=limits, routing=routing))
@@ -669,6 +708,8 @@ class World:
                     rows.current.pop(vanished.dag_id)
                 case DagRow() as dag:
                     rows.dags[dag.dag_id] = dag
+                case BackfillRow() as backfill:
+                    rows.backfills[backfill.key] = backfill
         for map_row in mapped:
             rows.maps[map_row.run, map_row.task_id] = map_row
             if map_row.is_expanded:
@@ -826,12 +867,16 @@ class World:
             limit = own if own is not None else self.limits.max_active_runs_per_dag
             if self._is_wanted(run):
                 continue
+            place = self._turns_at(run)
+            if place is not None:
+                limit = rows.backfills[place].max_active
             active = sum(
                 each.dag_id == run.dag_id
+                and self._turns_at(each) == place
                 and each.state is RunState.RUNNING
                 and not (each in started and each is not run and self._is_wanted(each))
                 # Of a vanished DAG each run brings its own limit: a later one may have joined it in the same step.
-                and (current is not None or each.key <= run.key)
+                and (current is not None or place is not None or each.key <= run.key)
                 for each in rows.runs.values()
             )
             assert active <= limit, f"I4: max_active_runs: {active} of {limit}"
@@ -841,6 +886,11 @@ class World:
         return run.created_upto > 0 and any(
             each.previous_run == run.key and each.state is RunState.RUNNING for each in self.rows.runs.values()
         )
+
+    def _turns_at(self, run: RunRow) -> BackfillKey | None:
+        """The backfill that a run counts at; None: its DAG."""
+        backfill = self.rows.backfills.get(run.backfill) if run.backfill is not None else None
+        return backfill.key if backfill is not None and backfill.completed_at is None else None
 
     def _task_limit(self, run: RunRow, task_id: str) -> int | None:
         """The current version's; of a vanished DAG, that of the newest version that an unfinished run has."""
@@ -875,7 +925,7 @@ class World:
         for run in engine.runs.values():
             if run.state is RunState.QUEUED:
                 is_waiting = run.frozen is None and run.cancel_requested_at is None
-                assert (run in engine.dags[run.row.dag_id].queued) == is_waiting
+                assert (run in turns_of(engine, run).queued) == is_waiting
                 assert not [i for i in run.instances.values() if i.state is not TaskState.NONE]
                 continue
             assert run.created_upto == len(run.plan.tasks) or run.frozen is not None
@@ -984,6 +1034,8 @@ class World:
             self.restart()
         for run in [run for run in self.engine.runs.values() if run.frozen is not None]:
             self.cancel(run.key)
+        for key in list(self.engine.backfills.active):
+            self.control_backfill(key, commands.BackfillVerb.CANCEL)
         for dag_id in [dag_id for dag_id in self.engine.current if dag_id not in self.specs]:
             self.offer(events.DagVanished(dag_id=dag_id))  # its vanishing was not committed
         for spec in list(self.specs.values()):  # schedules never rest
@@ -1057,7 +1109,13 @@ class World:
                     never = [each for each, weight in instance.group.needs if weight > each.limit]
                     assert never, f"I7: {instance.key} waits, and could have its slots"
             if run.state is RunState.QUEUED and run.frozen is None:
-                assert self.engine.dags[run.row.dag_id].active_runs.refuses(1, None), f"I7: {run.key} could start"
+                assert turns_of(self.engine, run).active_runs.refuses(1, None), f"I7: {run.key} could start"
 
     def _finished_runs(self) -> list[RunRow]:
         return [row for row in self.rows.runs.values() if row.state in FINISHED_RUN_STATES]
+
+
+def turns_of(engine: Engine, run: Run) -> DagState | Backfill:
+    """Where a run stands in turn: at a backfill that is not completed, or at its DAG."""
+    backfill = engine.backfills.active.get(run.row.backfill) if run.row.backfill is not None else None
+    return backfill if backfill is not None else engine.dags[run.row.dag_id]

@@ -77,6 +77,11 @@ class Backfills:
                 hint="`tickless dag list` shows those there are, `tickless dag errors` the files that cannot be read.",
             )
         schedule = _schedule_of(plan.spec)
+        if command.is_backwards and any(t.depends_on_past or t.wait_for_downstream for t in plan.spec.tasks):
+            raise UserError(
+                f"DAG {command.dag_id!r} has tasks with depends_on_past: its slots cannot be run backwards",
+                hint="Leave out backwards.",
+            )
         if not 1 <= command.max_active <= MOST_ACTIVE:
             raise UserError(f"max_active is {command.max_active}", hint=f"Give a number from 1 to {MOST_ACTIVE}.")
         for name, at in (("from", command.from_at), ("to", command.to_at)):

@@ -366,3 +366,11 @@ def test_a_dag_with_a_backfill_cannot_be_deleted() -> None:
     book.backfill(hours(5), hours(3))
     with pytest.raises(Refused, match="backfill 1"):
         book.when(commands.DeleteDag(dag_id="dag", is_forced=True, is_last=False))
+
+
+@pytest.mark.parametrize("name", ["depends_on_past", "wait_for_downstream"])
+def test_what_looks_back_is_not_run_backwards(name: str) -> None:
+    book = hourly(tasks={"a": {name: True}})
+    with pytest.raises(UserError, match="backwards"):
+        book.backfill(hours(5), hours(3), is_backwards=True)
+    book.backfill(hours(5), hours(3))
