@@ -780,7 +780,8 @@ class World:
         has_waited = old is None or old.state in (TaskState.NONE, TaskState.RESTARTING)
         is_expanded = new.map_index != UNMAPPED and old is None  # that was judged when the expansion began
         begins = new.state in (TaskState.SCHEDULED, TaskState.QUEUED, TaskState.RUNNING, TaskState.SUCCESS)
-        if has_waited and begins and not is_expanded and new.reason not in MARKS:
+        is_declared = new.reason in MARKS or self.rows.runs[new.run].cancel_requested_at is not None
+        if has_waited and begins and not is_expanded and not is_declared:
             wanted = self.rows.waits_for_past(new.key)
             assert not wanted, f"{new.key} starts, and its past does not let it: {wanted}"
             spec = self.rows.spec_of(new.key)
