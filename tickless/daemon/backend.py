@@ -58,6 +58,8 @@ class Health:
     launcher: Callable[[], str] = lambda: ""
     import_errors: Callable[[], int] = lambda: 0
     is_leader: bool = False
+    has_read_dags: bool = False
+    """Every DAG file has been read once since the start, but for those that hang, and what came of it is committed."""
     is_stopping: bool = False
 
 
@@ -285,8 +287,9 @@ class DaemonBackend:
         tasks = Counter(i.state.value for run in engine.runs.values() for i in run.instances.values())
         return replace(
             status,
-            state="leader",
-            is_ready=True,
+            state="leader" if health.has_read_dags else "starting",
+            is_ready=health.has_read_dags,
+            problems=() if health.has_read_dags else ("DAG files are being read for the first time",),
             epoch=engine.epoch,
             dags=len(engine.current),
             runs=dict(Counter(run.state.value for run in engine.runs.values())),

@@ -238,7 +238,9 @@ class Daemon:
                     await tasks.start(sync.run)
                     tasks.start_soon(self._audit_now_and_then, scheduler, reader)
                     await sync.seen.wait()
+                    await scheduler.settle()
                     health = self._health
+                    health.has_read_dags = True
                     log.info(
                         "daemon.started",
                         pid=os.getpid(),

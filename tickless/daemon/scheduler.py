@@ -12,6 +12,7 @@ import asyncio
 import os
 import random
 import socket
+from contextlib import suppress
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
@@ -125,6 +126,11 @@ class Scheduler:
     def offer(self, event: Input) -> None:
         """Decide without waiting for the commit; for inputs whose source offers them again in the next term."""
         self.term.offer(event)
+
+    async def settle(self) -> None:
+        """Return when everything decided so far is committed, or its term is over: the next one is told anew."""
+        with suppress(Unavailable):
+            await self.term.drain()
 
     def requests_changed(self) -> None:
         """There may be new rows in the request tables."""
