@@ -30,18 +30,23 @@ def _written(value: Any) -> Any:
     return value
 
 
-def _zoned(value: datetime) -> datetime:
-    if value.tzinfo is None:
-        raise ValueError("has no time zone; write it as 2026-11-22T00:00:00Z")
+def _in_utc(value: datetime) -> datetime:
+    """If it says its time zone: Postgres refuses some offsets that Python takes."""
     try:
-        return value.astimezone(UTC)  # Postgres refuses some offsets that Python takes
+        return value.astimezone(UTC) if value.tzinfo is not None else value
     except OverflowError:
         raise ValueError("is too far away") from None
 
 
+def _zoned(value: datetime) -> datetime:
+    if value.tzinfo is None:
+        raise ValueError("has no time zone; write it as 2026-11-22T00:00:00Z")
+    return _in_utc(value)
+
+
 Instant = Annotated[datetime, Field(strict=False), BeforeValidator(_written), AfterValidator(_zoned)]
 """A moment that somebody sends, with its time zone."""
-Moment = Annotated[datetime, Field(strict=False), BeforeValidator(_written)]
+Moment = Annotated[datetime, Field(strict=False), BeforeValidator(_written), AfterValidator(_in_utc)]
 """The same; without a time zone it is in one that follows from something else."""
 Lax = Field(strict=False)
 """For enums in a body: JSON has only their texts."""

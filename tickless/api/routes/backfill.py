@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -11,10 +10,10 @@ from pydantic import Field
 from tickless.api.access import Access, access
 from tickless.api.base import Backend
 from tickless.api.context import ActorOf, BackendOf, conf_text, page_size
-from tickless.api.shape import Body, Lax, Moment
+from tickless.api.shape import Body, Instant, Lax, Moment
 from tickless.api.views import BackfillSlotView, BackfillView, Page
 from tickless.core.commands import BackfillVerb, ControlBackfill, CreateBackfill
-from tickless.errors import NotFound, UserError
+from tickless.errors import NotFound
 from tickless.model.backfill import DEFAULT_MAX_ACTIVE, MOST_ACTIVE, BackfillKey, Reprocess
 from tickless.model.dag import check_id
 
@@ -66,12 +65,10 @@ async def preview_backfill(
     actor: ActorOf,
     dag_id: str,
     body: BackfillBody,
-    after: datetime | None = None,
+    after: Instant | None = None,
     limit: Annotated[int, Query(ge=1)] = 100,
 ) -> Page[BackfillSlotView]:
     """The slots that such a backfill would deal with, in its order, as things are now. Nothing is made."""
-    if after is not None and after.tzinfo is None:
-        raise UserError("after has no time zone", hint="Pass on what `next` said.")
     limit = page_size(limit)
     plans = await backend.preview_backfill(body.command(dag_id, actor), after, limit)
     more = plans[-1].place.isoformat() if len(plans) == limit else None
