@@ -99,7 +99,7 @@ SABOTAGES = [
         file=RESTORE,
         old="        for tally in snapshot.past_tallies:\n            tallies[tally.run].append(tally)\n",
         new="",
-        tests=(LOOKS_BACK + "test_without_ignoring_the_first_it_waits_until_somebody_marks_it", MACHINE),
+        tests=(MACHINE,),
     ),
     Sabotage(
         name="slot_is_not_committed_with_its_run",

@@ -287,6 +287,9 @@ class Runs:
             turns.queued.remove(run)
         dag.queued_again.pop(run.key, None)
         self.past.leave(run)
+        if not run.tallies:  # it never began: none of its tasks holds anybody up any more
+            for task_id in run.plan.index_of:
+                self.tell_followers(run, task_id)
         self.when_ended(dag, run)
         self.start_queued_runs(dag)
 

@@ -161,11 +161,11 @@ def test_a_run_that_is_live_after_the_rows_were_read_is_not_missed() -> None:
 def test_the_same_slots_brought_twice_make_no_second_run() -> None:
     book = hourly()
     book.backfill(hours(5), hours(3), fill=False)
-    command = book.slots_of(book.engine.backfills.wanting()[0], 5)
+    command = book.slots_of(book.engine.backfills.wanting()[0], 1)
     book.when(command)
     with pytest.raises(RowsBehind):
         book.when(command)
-    assert due(book) == ["08", "09", "10"]
+    assert due(book) == ["08"]
 
 
 @pytest.mark.parametrize("is_restarted", [False, True])

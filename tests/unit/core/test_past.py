@@ -210,6 +210,17 @@ def test_a_run_that_was_cancelled_before_it_began_holds_nobody() -> None:
     assert book.run(3).previous_run == 2
 
 
+def test_one_that_waits_is_told_when_such_a_run_is_cancelled() -> None:
+    book = Playbook("a", tasks={"a": PAST}, max_active_runs=1)
+    day(book, 1)
+    day(book, 2)
+    book.freeze(2)
+    day(book, 3)
+    book.finish("1/a").expect("run 1 success")
+    assert book.runs() == ["success", "queued", "running"]
+    book.cancel(2).expect("run 2 failed", "launch 3/a")
+
+
 def test_tasks_that_a_cancel_has_skipped_count_as_skipped() -> None:
     book = Playbook("a >> b", tasks={"b": PAST})
     day(book, 1)
