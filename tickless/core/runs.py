@@ -220,7 +220,20 @@ class Runs:
             return turns.queued[0]
         # A run that waits for its past would keep its place for ever if that could not run again.
         again = (run for run in dag.queued_again.values() if self._quota.turns(run) is turns)
-        return next((run for run in again if self.past.holds_up_a_running_one(run)), None)
+        held_up = next((run for run in again if self.past.holds_up_a_running_one(run)), None)
+        return held_up if held_up is not None else self._never_began(turns)
+
+    def _never_began(self, turns: DagState | Backfill) -> Run | None:
+        """A run that was ended before it began, and cleared: a later one of its kind runs already, and waits for it."""
+        for key, followers in self.past.followers.items():
+            run = self.runs.get(key)
+            if run is None or run.state is not RunState.QUEUED or self._quota.turns(run) is not turns:
+                continue
+            is_held = run.frozen is not None or run.cancel_requested_at is not None
+            running = (each for each in followers.values() if each.state is RunState.RUNNING)
+            if not is_held and any(self._quota.turns(each) is turns for each in running):
+                return run
+        return None
 
     def queue_again(self, run: Run) -> None:
         """A run that was finished waits for its turn, among the others by its age."""

@@ -423,3 +423,20 @@ def test_a_run_that_never_began_is_cleared_to_the_same_engine_as_a_restored_one(
     lived = picture(book.engine)
     book.restart()
     assert picture(book.engine)["queued again"] == lived["queued again"]
+
+
+def test_a_run_that_never_began_and_is_cleared_does_not_wait_behind_one_that_waits_for_it() -> None:
+    book = Playbook("a >> b", tasks={"b": PAST}, max_active_runs=1)
+    day(book, 1)
+    day(book, 2)
+    day(book, 3)
+    book.cancel(2).expect("run 2 failed")
+    book.finish("1/a").expect("launch 1/b")
+    book.finish("1/b").expect("run 1 success", "launch 3/a")
+    row, version = book.run(2), book.store.versions[book.run(2).version]
+    finished = commands.FinishedRun(row=row, version=version, tallies=())
+    clear = commands.AlterTasks(verb=commands.TaskVerb.CLEAR, run=RunKey(2), rows=(), finished_run=finished)
+    book.when(clear).expect("launch 2/a")
+    book.finish("3/a").expect()
+    book.finish("2/a").expect("launch 2/b")
+    book.finish("2/b").expect("run 2 success", "launch 3/b")
