@@ -71,7 +71,7 @@ def _check_slot(world: World, run: RunRow, told: Mapping[tuple[str, datetime], d
         follows = spec.start_at
     if run.run_after == follows or any(
         dag_id == run.dag_id and each is not None and follows <= each < run.run_after
-        for dag_id, each in world.backfilled
+        for dag_id, each in world.dealt_with
     ):
         return
     world.counts["skips"] += 1
@@ -98,7 +98,7 @@ def _check_backfill(world: World, run: RunRow, old_runs: Mapping[RunKey, RunRow]
     unfinished = [each for each in mine if each.state not in FINISHED_RUN_STATES]
     assert len(unfinished) <= row.max_active, f"backfill {run.backfill}: {unfinished}"
     world.counts["backfilled"] += 1
-    world.backfilled.add((run.dag_id, run.run_after))
+    world.dealt_with.add((run.dag_id, run.run_after))
 
 
 def _slot_of(run: RunRow) -> tuple[str, datetime | None]:

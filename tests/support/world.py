@@ -279,7 +279,9 @@ class World:
         self.offered: set[int] = set()  # trigger requests that the present daemon has seen
         self.old_leader: tuple[Epoch, list[Decision]] | None = None
         self.counts: Counter[str] = Counter()
-        self.backfilled: set[tuple[str, datetime | None]] = set()  # slots that ever got a run by a backfill
+        self.dealt_with: set[tuple[str, datetime | None]] = (
+            set()
+        )  # slots with a run by a backfill, or one deleted since
         self.reopened: Counter[TaskKey] = Counter()  # how often a finished instance was cleared
         self.is_revising = False  # finished rows may change in this step
         self.has_revised = False  # and what they became may not be committed yet
@@ -697,7 +699,9 @@ class World:
                     self._check_map(map_row)
                     mapped.append(map_row)
                 case RunGone(run=gone_run):
-                    assert rows.runs.pop(gone_run).state in FINISHED_RUN_STATES, "an unfinished run is deleted"
+                    gone = rows.runs.pop(gone_run)
+                    assert gone.state in FINISHED_RUN_STATES, "an unfinished run is deleted"
+                    self.dealt_with.add((gone.dag_id, gone.run_after))
                     assert not [each for each in rows.live_attempts() if each.run == gone_run], "under its process"
                 case PoolRow() as pool:
                     rows.pools[pool.name] = pool
@@ -991,7 +995,7 @@ class World:
         if old is None or old.state not in OCCUPYING_TASK_STATES or new.state is not TaskState.FAILED:
             return
         if self.rows.specs[run.version].fail_fast and new.reason != EndReason.MARKED_FAILED and run.frozen is None:
-            is_over = run.state is RunState.FAILED or run.cancel_requested_at is not None
+            is_over = run.state in FINISHED_RUN_STATES or run.cancel_requested_at is not None
             assert is_over, f"{new.key} has failed, and its run goes on in spite of fail_fast"
 
     def _check_ends_in_time(self, key: RunKey, timers: set[RunTimeoutDue]) -> None:
