@@ -699,9 +699,9 @@ class World:
                     self._check_map(map_row)
                     mapped.append(map_row)
                 case RunGone(run=gone_run):
-                    gone = rows.runs.pop(gone_run)
-                    assert gone.state in FINISHED_RUN_STATES, "an unfinished run is deleted"
-                    self.dealt_with.add((gone.dag_id, gone.run_after))
+                    deleted = rows.runs.pop(gone_run)
+                    assert deleted.state in FINISHED_RUN_STATES, "an unfinished run is deleted"
+                    self.dealt_with.add((deleted.dag_id, deleted.run_after))
                     assert not [each for each in rows.live_attempts() if each.run == gone_run], "under its process"
                 case PoolRow() as pool:
                     rows.pools[pool.name] = pool
