@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -40,6 +41,18 @@ _COLUMNS = {
 _MOST_FAILURES = 5
 _VERDICTS = ("success", "failed")
 _STATES = [state.value for state in RunState]
+
+
+def _filters(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that choose among the runs of a DAG."""
+    for option in (
+        click.option("--until", help="Only runs queued before this moment."),
+        click.option("--since", help="Only runs queued at or after this moment, as 2026-11-22T00:00:00Z."),
+        click.option("--state", "states", type=click.Choice(_STATES), multiple=True, help="Only runs in this state."),
+    ):  # the last one that is put on comes first in the help
+        command = option(command)
+    return command
+
 
 run = Group(
     name="run",
@@ -162,9 +175,7 @@ def show(ctx: click.Context, run_ref: str) -> None:
 @run.command("cancel")
 @click.argument("run_ref", metavar="[RUN]", required=False)
 @click.option("--dag", "dag_id", metavar="DAG", help="Instead of RUN: every unfinished run of this DAG that fits.")
-@click.option("--state", "states", type=click.Choice(_STATES), multiple=True, help="Only runs in this state.")
-@click.option("--since", help="Only runs queued at or after this moment, as 2026-11-22T00:00:00Z.")
-@click.option("--until", help="Only runs queued before this moment.")
+@_filters
 @click.option("--dry-run", is_flag=True, help="With --dag: say what would be cancelled, and cancel nothing.")
 @click.option("-y", "--yes", is_flag=True, help="With --dag: do not ask.")
 @click.pass_context
@@ -245,9 +256,7 @@ def rerun(ctx: click.Context, run_ref: str, dry_run: bool, yes: bool) -> None:
 @run.command("clear")
 @click.argument("dag_id", metavar="DAG")
 @click.argument("tasks", metavar="[TASK]...", nargs=-1)
-@click.option("--state", "states", type=click.Choice(_STATES), multiple=True, help="Only runs in this state.")
-@click.option("--since", help="Only runs queued at or after this moment, as 2026-11-22T00:00:00Z.")
-@click.option("--until", help="Only runs queued before this moment.")
+@_filters
 @click.option("--upstream", is_flag=True, help="Also all tasks above those named.")
 @click.option("--downstream", is_flag=True, help="Also all tasks below those named.")
 @click.option("--failed", "only_failed", is_flag=True, help="Of these only what failed, or failed upstream.")
@@ -275,9 +284,7 @@ def clear(
 @run.command("mark")
 @click.argument("words", metavar="[RUN]... success|failed", nargs=-1, required=True)
 @click.option("--dag", "dag_id", metavar="DAG", help="Instead of RUN: every run of this DAG that fits.")
-@click.option("--state", "states", type=click.Choice(_STATES), multiple=True, help="Only runs in this state.")
-@click.option("--since", help="Only runs queued at or after this moment, as 2026-11-22T00:00:00Z.")
-@click.option("--until", help="Only runs queued before this moment.")
+@_filters
 @click.option("--dry-run", is_flag=True, help="Say what would be marked, and change nothing.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.pass_context
@@ -324,9 +331,7 @@ def note(ctx: click.Context, run_ref: str, text: str | None, is_deleted: bool) -
 @run.command("delete")
 @click.argument("run_refs", metavar="[RUN]...", nargs=-1)
 @click.option("--dag", "dag_id", metavar="DAG", help="Instead of RUN: every finished run of this DAG that fits.")
-@click.option("--state", "states", type=click.Choice(_STATES), multiple=True, help="Only runs in this state.")
-@click.option("--since", help="Only runs queued at or after this moment, as 2026-11-22T00:00:00Z.")
-@click.option("--until", help="Only runs queued before this moment.")
+@_filters
 @click.option("--cancel", "is_cancelled", is_flag=True, help="Cancel a RUN that is not finished, and wait for its end.")
 @click.option("--dry-run", is_flag=True, help="Say what would be deleted, and delete nothing.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")

@@ -106,9 +106,12 @@ class DaemonBackend:
     def watch(self) -> RunWatch:
         return self._watch
 
-    async def start_run(self, command: StartRun) -> RunStarted:
+    def _check_running(self) -> None:
         if self._health.is_stopping:
             raise Unavailable("the daemon is stopping", hint="Start it again with `tickless daemon`.")
+
+    async def start_run(self, command: StartRun) -> RunStarted:
+        self._check_running()
         if command.idempotency_key is not None:
             found = await self._reader.run_by_idempotency_key(command.idempotency_key)
             if found is not None:
@@ -128,8 +131,7 @@ class DaemonBackend:
         await self._scheduler.decide(CancelRun(run=run), self._event(actor, "cancel", run=run))
 
     async def create_backfill(self, command: CreateBackfill) -> BackfillKey:
-        if self._health.is_stopping:
-            raise Unavailable("the daemon is stopping", hint="Start it again with `tickless daemon`.")
+        self._check_running()
         created = await self._scheduler.decide(command)
         assert isinstance(created, BackfillCreated)
         return created.backfill
@@ -144,8 +146,7 @@ class DaemonBackend:
         return explain_backfill(self._scheduler.engine, key)
 
     async def alter(self, kind: str, payload: str, actor: str) -> Altered:
-        if self._health.is_stopping:
-            raise Unavailable("the daemon is stopping", hint="Start it again with `tickless daemon`.")
+        self._check_running()
         return await self._scheduler.desk.ask(kind, payload, actor)
 
     async def preview(self, kind: str, payload: str) -> Preview:
